@@ -1,0 +1,76 @@
+"""Every error that Melodify raises on purpose, as one tree.
+
+    MelodifyError
+    ├── SettingsError             a setting has a value that cannot be used
+    ├── MissingDependencyError    an optional package is not installed
+    ├── InputError                what the caller handed in cannot be used
+    │   ├── ImageError            not a picture, damaged, or too large
+    │   ├── CaptionError          an empty or over-long caption
+    │   ├── DescriptionError      text that is not a music description
+    │   ├── DatasetError          a JSONL dataset breaks its contract
+    │   └── CardError             a file that is not a track card
+    ├── ModelError                a model's file is missing, damaged, or of another format
+    ├── StoreError                an object is missing, or its name is not allowed
+    ├── ReplayError               a card cannot be played again to the same bytes
+    ├── NotebookError             a notebook failed; names the notebook and the cell
+    └── PipelineError             a pipeline run failed; names the task
+
+A message says what was wrong, with the value and its unit, and what to do next.
+The command line prints it as one line and exits with 1.
+"""
+
+
+class MelodifyError(Exception):
+    """Root of the tree: catch this to catch everything that Melodify raises on purpose."""
+
+
+class SettingsError(MelodifyError):
+    """A setting has a value that cannot be used."""
+
+
+class MissingDependencyError(MelodifyError):
+    """An optional package is not installed; the message has the install command."""
+
+
+class InputError(MelodifyError):
+    """What the caller handed in cannot be used."""
+
+
+class ImageError(InputError):
+    """Not a picture, damaged, or larger than allowed."""
+
+
+class CaptionError(InputError):
+    """An empty or over-long caption."""
+
+
+class DescriptionError(InputError):
+    """A text that does not read as a music description."""
+
+
+class DatasetError(InputError):
+    """A JSONL dataset breaks its contract; the message names the line and the field."""
+
+
+class CardError(InputError):
+    """A file that is not a track card."""
+
+
+class ModelError(MelodifyError):
+    """A model's file is missing, damaged, or of another format."""
+
+
+class StoreError(MelodifyError):
+    """An object is missing from the store, or its name is not allowed."""
+
+
+class ReplayError(MelodifyError):
+    """A card cannot be played again to the same bytes; the message says what differs."""
+
+
+class NotebookError(MelodifyError):
+    """A notebook failed; the message names the notebook and the cell."""
+
+
+class PipelineError(MelodifyError):
+    """A pipeline run failed; the message names the task."""

@@ -1,0 +1,304 @@
+"""The four nouns of the flow: image → `Caption` → `MusicDescription` → `Track` with its `TrackCard`.
+
+A stage takes one noun and returns the next. `Caption`, `MusicDescription` and `TrackCard` come
+from outside as often as from inside (a model's answer, a file), so they are frozen pydantic
+models that validate; `Track` only ever comes from a musician and is a plain dataclass.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+)
+
+from melodify_lib.errors import CaptionError, CardError, DescriptionError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+Genre = Literal[
+    "pop", "hip-hop", "rock", "jazz", "classical", "electronic", "r&b", "country", "blues", "folk",
+    "reggae", "metal", "funk", "soul", "disco", "latin", "ambient", "lo-fi", "k-pop", "cinematic",
+]  # fmt: skip
+GENRES: tuple[str, ...] = get_args(Genre)
+
+BPM_MIN, BPM_MAX = 30, 260
+CAPTION_MAX_CHARS = 4_000
+DESCRIPTION_MAX_CHARS = 2_000
+
+TONICS = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
+"""Tonics by pitch class, 0 = C, in the spelling with the fewest accidentals over both modes."""
+
+_ENHARMONIC = {"Db": "C#", "D#": "Eb", "Gb": "F#", "G#": "Ab", "A#": "Bb", "Cb": "B", "B#": "C", "E#": "F", "Fb": "E"}
+_KEY = re.compile(r"([A-Ga-g])\s*(#|♯|b|♭|[ -]?sharp|[ -]?flat)?\s*(major|minor|maj|min|m)?", re.IGNORECASE)
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _one_line(text: str) -> str:
+    """Collapse every run of white space, control and format characters to one space."""
+    return re.sub(r"[\s\x00-\x1f\x7f-\x9f\u200b\u2028\u2029\ufeff]+", " ", text).strip()
+
+
+def normalize_key(text: str) -> str:
+    """Return a key in the one spelling used everywhere, such as ``"D minor"`` or ``"Bb major"``.
+
+    Reads ``"d min"``, ``"A# minor"``, ``"E-flat major"``; no mode means major.
+    Raises `ValueError` for anything else.
+    """
+    match = _KEY.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(f"not a key: {text!r}; write a tonic and a mode, such as 'D minor' or 'Bb major'")
+    letter, accidental, mode = match.groups(default="")
+    # "Bb": the regex would read "b" of "bb" as a flat whatever the case of the letter, as intended.
+    mark = {"#": "#", "♯": "#", "b": "b", "♭": "b"}.get(accidental.lower(), accidental.lower().strip(" -"))
+    tonic = letter.upper() + {"sharp": "#", "flat": "b"}.get(mark, mark)
+    is_minor = mode.lower() in ("minor", "min") or mode == "m"
+    return f"{_ENHARMONIC.get(tonic, tonic)} {'minor' if is_minor else 'major'}"
+
+
+def _sentence(text: str) -> str:
+    """One line that ends in a full stop, so that the tail of `to_prompt` can follow it."""
+    text = _one_line(text)
+    if not any(character.isalnum() for character in text):
+        raise ValueError("the description is empty; say in a sentence what the music is like")
+    return text if text[-1] in ".!?" else text + "."
+
+
+def _unique(terms: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(terms))
+
+
+def _round_bpm(value: Any) -> Any:
+    return round(value) if isinstance(value, float) and math.isfinite(value) else value
+
+
+def _lower(value: Any) -> Any:
+    return _one_line(value).lower() if isinstance(value, str) else value
+
+
+Term = Annotated[
+    str,
+    BeforeValidator(_lower),
+    # No comma, colon or full stop: the tail of a prompt is read back by them.
+    StringConstraints(pattern=r"^[^\W_][\w &'#/+-]*$", max_length=60),
+]
+Terms = Annotated[tuple[Term, ...], AfterValidator(_unique), Field(max_length=16)]
+Key = Annotated[str, AfterValidator(normalize_key)]
+Affect = Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Caption(_Frozen):
+    """What a picture shows and how it feels.
+
+    `valence` (unpleasant to pleasant) and `arousal` (calm to excited) are in [-1, 1], and None
+    where only a text is known. `palette` holds the main colours as ``#rrggbb``, the largest first.
+    `source` says who wrote the caption.
+    """
+
+    text: Annotated[str, AfterValidator(_one_line), Field(min_length=1, max_length=CAPTION_MAX_CHARS)]
+    valence: Affect | None = None
+    arousal: Affect | None = None
+    palette: tuple[Annotated[str, StringConstraints(pattern=r"^#[0-9a-f]{6}$")], ...] = ()
+    source: str = "text"
+
+    @classmethod
+    def from_text(cls, text: str) -> Self:
+        """A caption that somebody typed. Raises `CaptionError` when it is empty or too long."""
+        if not _one_line(text):
+            raise CaptionError("the caption is empty; describe the picture in a sentence")
+        if len(text) > CAPTION_MAX_CHARS:
+            raise CaptionError(f"the caption has {len(text):,} characters; at most {CAPTION_MAX_CHARS:,} are read")
+        return cls(text=text)
+
+
+class MusicDescription(_Frozen):
+    """The music in words and attributes, under the names that MusicGen was trained on.
+
+    `bpm` is in beats a minute, `key` is ``"<tonic> major|minor"``, `moods`, `instruments` and
+    `keywords` are lower-case terms, the most telling first.
+    """
+
+    description: Annotated[str, AfterValidator(_sentence), Field(min_length=1, max_length=DESCRIPTION_MAX_CHARS)]
+    genre: Annotated[Genre, BeforeValidator(_lower)]
+    bpm: Annotated[int, BeforeValidator(_round_bpm), Field(ge=BPM_MIN, le=BPM_MAX)]
+    key: Key
+    moods: Annotated[Terms, Field(min_length=1)]
+    instruments: Annotated[Terms, Field(min_length=1)]
+    keywords: Terms = ()
+
+    @property
+    def tonic(self) -> int:
+        """Pitch class of the tonic, 0 = C to 11 = B."""
+        return TONICS.index(self.key.split()[0])
+
+    @property
+    def mode(self) -> Literal["major", "minor"]:
+        return "minor" if self.key.endswith("minor") else "major"
+
+    def to_prompt(self) -> str:
+        """Prose, then the ``key: value`` tail in which a quarter of MusicGen's training captions end.
+
+        Source: `merge_text_conditions` in audiocraft's `music_dataset.py` (pairs joined by ". ").
+        """
+        pairs = [
+            ("bpm", str(self.bpm)),
+            ("key", self.key),
+            ("genre", self.genre),
+            ("moods", ", ".join(self.moods)),
+            ("instrument", ", ".join(self.instruments)),
+            ("keywords", ", ".join(self.keywords)),
+        ]
+        return f"{self.description} " + ". ".join(f"{name}: {value}" for name, value in pairs if value)
+
+    def to_json(self) -> str:
+        """The description as one line of JSON: the form in which a model is taught to answer."""
+        return self.model_dump_json()
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read a model's answer: the JSON of `to_json` (fenced or not) or the prompt of `to_prompt`.
+
+        Raises `DescriptionError`, naming the field and the value, for anything that does not fit.
+        """
+        text = text.strip()
+        fenced = re.fullmatch(r"```(?:json)?\s*(.*?)\s*```", text, re.DOTALL)
+        text = fenced[1] if fenced else text
+        fields = _read_json(text) if text.startswith("{") else _read_prompt(text)
+        try:
+            return cls.model_validate(fields)
+        except ValidationError as error:
+            raise DescriptionError(f"not a music description: {first_problem(error)}") from None
+
+
+def _read_json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DescriptionError(f"not a music description: the JSON cannot be read ({error})") from None
+
+
+_PROMPT = re.compile(
+    r"(?P<description>.*[.!?]) bpm: (?P<bpm>[^.]*)\. key: (?P<key>[^.]*)\. genre: (?P<genre>[^.]*)"
+    r"\. moods: (?P<moods>[^.]*)\. instrument: (?P<instruments>[^.]*?)(?:\. keywords: (?P<keywords>[^.]*?))?\.?",
+    re.DOTALL,
+)
+
+
+def _read_prompt(text: str) -> dict[str, Any]:
+    match = _PROMPT.fullmatch(text)
+    if match is None:
+        raise DescriptionError(
+            "not a music description: expected a sentence, then 'bpm: …. key: …. genre: …. moods: …. "
+            f"instrument: …' (keywords may follow); got {_shorten(text)!r}"
+        )
+    fields: dict[str, Any] = match.groupdict(default="")
+    for name in ("moods", "instruments", "keywords"):
+        fields[name] = tuple(term for term in fields[name].split(", ") if term)
+    return fields
+
+
+def _shorten(value: object, limit: int = 80) -> str:
+    text = str(value)
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first problem of a pydantic error in one line: field, what is wrong, the value."""
+    problem = error.errors(include_url=False)[0]
+    field = "".join(f"{part}: " for part in problem["loc"])
+    value = "" if isinstance(problem["input"], dict) else f" (got {_shorten(problem['input'])!r})"
+    return f"{field}{problem['msg'].removeprefix('Value error, ')}{value}"
+
+
+class Measures(_Frozen):
+    """What a track was asked to be, or was measured to be. None: not asked, or not measurable."""
+
+    bpm: float | None = None
+    key: Key | None = None
+    loudness_lufs: float | None = None
+    true_peak_dbtp: float | None = None
+    duration_s: float | None = None
+    longest_silence_s: float | None = None
+
+
+class StageVersion(_Frozen):
+    """Which implementation of a stage did the work, in the version that did it."""
+
+    name: str
+    version: str
+
+
+PermittedUse = Literal["any", "non-commercial"]
+
+
+class TrackCard(_Frozen):
+    """How a track came to be: enough to make it again, byte for byte.
+
+    `files` maps each file's name to the sha256 of its bytes. A card holds no time and no machine,
+    so that the same inputs give the same card.
+    """
+
+    image_sha256: Sha256 | None = None
+    caption: Caption | None = None
+    description: MusicDescription
+    seed: Annotated[int, Field(ge=0, lt=2**63)]
+    captioner: StageVersion | None = None
+    describer: StageVersion | None = None
+    musician: StageVersion
+    licence: str
+    permitted_use: PermittedUse
+    requested: Measures
+    measured: Measures
+    files: dict[str, Sha256]
+
+    def to_json(self) -> str:
+        return self.model_dump_json(indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Self:
+        """Read a ``card.json``. Raises `CardError`, naming the field that does not fit."""
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            raise CardError(f"not a track card: {first_problem(error)}") from None
+
+
+@dataclass(frozen=True, eq=False)
+class Track:
+    """Finished audio and its card.
+
+    `audio` is float32 ``[channels, samples]`` in [-1, 1]; `files` are the finished files by name
+    (``track.wav``, and ``track.mid`` where there is a score), whose hashes the card holds.
+    """
+
+    audio: npt.NDArray[np.float32]
+    sample_rate: int
+    files: dict[str, bytes]
+    card: TrackCard
+
+    def with_card(self, **update: object) -> Track:
+        """The same track with some fields of its card replaced."""
+        return replace(self, card=self.card.model_copy(update=update))
+
+
+def sha256(data: bytes) -> str:
+    """Hex digest by which pictures, models and files are named on cards and in caches."""
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,55 @@
+"""Settings: one frozen object, built at the edge (CLI, notebook, component) and passed in.
+
+Every field can be set by an environment variable with the prefix ``MELODIFY_``
+(``MELODIFY_MUSICIAN=arranger``). A profile is only a set of defaults: each stage can still be
+chosen alone.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from melodify_lib.errors import SettingsError
+from melodify_lib.nouns import first_problem
+
+PROFILES: dict[str, dict[str, str]] = {
+    "local": {"captioner": "local", "describer": "local", "musician": "arranger", "runner": "local"},
+}
+"""What each profile chooses where nothing else is said. ``local`` needs no account and pays nobody."""
+
+
+class Settings(BaseSettings):
+    """All that can be chosen. Raises `SettingsError` (through `load`) for what cannot be used."""
+
+    model_config = SettingsConfigDict(env_prefix="MELODIFY_", frozen=True, extra="forbid", validate_default=True)
+
+    profile: str = Field("local", description="a set of defaults for the stages below")
+    captioner: str = Field("", description="image → caption")
+    describer: str = Field("", description="caption → music description")
+    musician: str = Field("", description="music description → audio")
+    runner: str = Field("", description="where the pipeline runs")
+    store: Path = Field(Path("runs/store"), description="folder for songs, cards and pipeline artifacts")
+    describer_model: Path | None = Field(None, description="folder of a tuned describer; the shipped one if unset")
+    soundfont: Path | None = Field(None, description="SoundFont (.sf2) of the arranger; the one from pip if unset")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_profile(cls, values: dict[str, Any]) -> dict[str, Any]:
+        name = values.get("profile", "local")
+        if name not in PROFILES:
+            raise ValueError(f"no profile {name!r}; choose one of: {', '.join(PROFILES)}")
+        chosen = {field: value for field, value in values.items() if value not in ("", None)}
+        return {**PROFILES[name], **chosen}
+
+    @classmethod
+    def load(cls, **overrides: Any) -> Self:
+        """Settings from the environment, with those given here (and not None) on top."""
+        try:
+            return cls(**{name: value for name, value in overrides.items() if value is not None})
+        except ValidationError as error:
+            problem = first_problem(error)
+            raise SettingsError(f"{problem}; settings are MELODIFY_* variables and options") from None

@@ -1,0 +1,90 @@
+"""The store: where songs, cards and captions are kept. A folder here; a bucket has the same interface.
+
+An object appears whole or not at all, under a name such as ``songs/3f2a/track.wav``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+from pathlib import Path
+from typing import Protocol
+
+from melodify_lib.errors import StoreError
+
+_NAME = re.compile(r"(?!.*(?:^|/)\.)[\w.@=+-]+(?:/[\w.@=+-]+)*")
+
+
+class Store(Protocol):
+    """Put, get, list, delete, link; by name."""
+
+    def put(self, name: str, data: bytes) -> str:
+        """Store `data` under `name`, replacing what was there; return its address."""
+        ...
+
+    def get(self, name: str) -> bytes:
+        """The bytes under `name`. Raises `StoreError` when there are none."""
+        ...
+
+    def list(self, prefix: str = "") -> list[str]:
+        """All names that start with `prefix`, sorted."""
+        ...
+
+    def delete(self, name: str) -> None:
+        """Remove `name`; nothing happens when it is not there."""
+        ...
+
+    def link(self, name: str) -> str:
+        """An address that a browser can open. Raises `StoreError` when `name` is not there."""
+        ...
+
+
+class FolderStore:
+    """A store in a folder: written aside, flushed to disk, then renamed."""
+
+    def __init__(self, root: Path | str) -> None:
+        self.root = Path(root)
+
+    def put(self, name: str, data: bytes) -> str:
+        path = self._path(name)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            aside = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+            try:
+                with aside.open("xb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                aside.replace(path)
+            finally:
+                aside.unlink(missing_ok=True)
+        except OSError as error:
+            raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
+        return str(path)
+
+    def get(self, name: str) -> bytes:
+        path = self._path(name)
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            raise StoreError(f"cannot read {path}: {error.strerror or error}") from error
+
+    def list(self, prefix: str = "") -> list[str]:
+        files = (path for path in self.root.rglob("*") if path.is_file())
+        names = (path.relative_to(self.root).as_posix() for path in files)
+        return sorted(name for name in names if name.startswith(prefix) and _NAME.fullmatch(name))
+
+    def delete(self, name: str) -> None:
+        self._path(name).unlink(missing_ok=True)
+
+    def link(self, name: str) -> str:
+        path = self._path(name)
+        if not path.is_file():
+            raise StoreError(f"nothing is stored under {name!r} in {self.root}")
+        return path.resolve().as_uri()
+
+    def _path(self, name: str) -> Path:
+        if not _NAME.fullmatch(name):
+            raise StoreError(f"object name {name!r} is not allowed: use letters, digits and _.@=+- between '/'")
+        return self.root / name

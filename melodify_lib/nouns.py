@@ -12,7 +12,7 @@ import json
 import math
 import re
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -25,16 +25,15 @@ from pydantic import (
 )
 
 from melodify_lib.errors import CaptionError, CardError, DescriptionError
+from melodify_lib.genres import Genre
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
     import numpy.typing as npt
 
-Genre = Literal[
-    "pop", "hip-hop", "rock", "jazz", "classical", "electronic", "r&b", "country", "blues", "folk",
-    "reggae", "metal", "funk", "soul", "disco", "latin", "ambient", "lo-fi", "k-pop", "cinematic",
-]  # fmt: skip
-GENRES: tuple[str, ...] = get_args(Genre)
+    from melodify_lib.store import Store
 
 BPM_MIN, BPM_MAX = 30, 260
 CAPTION_MAX_CHARS = 4_000
@@ -297,6 +296,21 @@ class Track:
     def with_card(self, **update: object) -> Track:
         """The same track with some fields of its card replaced."""
         return replace(self, card=self.card.model_copy(update=update))
+
+    def save(self, folder: Path | str) -> None:
+        """Write the files and ``card.json`` into `folder`, each whole or not at all."""
+        from melodify_lib.store import FolderStore
+
+        self.put(FolderStore(folder))
+
+    def put(self, store: Store, prefix: str = "") -> str:
+        """Store the files and ``card.json`` under `prefix`; return the card's address.
+
+        The card comes last: where there is a card, the files that it names are whole.
+        """
+        for name, data in self.files.items():
+            store.put(f"{prefix}{name}", data)
+        return store.put(f"{prefix}card.json", self.card.to_json().encode())
 
 
 def sha256(data: bytes) -> str:

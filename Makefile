@@ -1,0 +1,60 @@
+# Melodify. `make help` lists what there is; each target sets up what it needs.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.PHONY: help run test lab lint bench dataset constraints clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+run: $(READY) ## the whole flow: dataset, tuning, pipeline, a song for a picture (IMAGE=photo.jpg)
+	@$(BIN)/melodify notebooks run $(if $(IMAGE),--image "$(IMAGE)")
+
+test: $(READY) ## all tests
+	@$(BIN)/pytest $(ARGS)
+
+lab: $(READY) ## JupyterLab on the notebooks
+	@$(BIN)/jupyter lab --notebook-dir=. notebooks/01_quickstart.ipynb
+
+lint: $(READY) ## ruff, mypy, and no outputs in notebooks
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+	@$(BIN)/nbstripout --verify notebooks/*.ipynb
+	@echo "lint: clean"
+
+bench: $(READY) ## the figures in the README: time and memory of compose, twenty genres measured
+	@$(BIN)/python bench/compose.py
+
+dataset: $(READY) ## rebuild the dataset that ships, and the describer that is tuned on it
+	@$(BIN)/melodify dataset build --out data/generate_jsonl/output
+	@$(BIN)/melodify tune data/generate_jsonl/output/train.jsonl --out melodify_lib/describe/model \
+		--validation data/generate_jsonl/output/validation.jsonl
+
+constraints: ## resolve the newest versions that fit pyproject.toml into constraints.txt
+	@set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
+	$(PYTHON) -m venv "$$folder"; \
+	"$$folder/bin/pip" install torch==$(TORCH) '.[notebooks,pipelines,dev]'; \
+	{ echo "# Exact versions that CI passed on; made by 'make constraints'."; \
+	  "$$folder/bin/pip" freeze --exclude melodify | sed -E 's/\+cpu$$//'; } > constraints.txt.new; \
+	mv constraints.txt.new constraints.txt
+TORCH ?= 2.13.0
+
+clean: ## remove the environment and caches; songs in runs/ stay
+	@rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis dist
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Kept out of sight of `make help`: set-up, done again only when what it installs has changed.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and f"Melodify needs Python 3.11; $(PYTHON) is {sys.version.split()[0]}. Install it, or say make PYTHON=/path/to/python3.11")'
+	@echo "Setting up $(VENV) (once; 2.3 GB, some minutes) …"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --constraint constraints.txt --editable '.[notebooks,pipelines,dev]'
+	@touch $@

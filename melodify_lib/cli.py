@@ -1,0 +1,428 @@
+"""The command line: one command, `melodify`, thin over the library.
+
+Results go to standard output, progress and errors to standard error. This is an edge of the
+library, like a notebook: the only module in it that reaches outward, to `pipelines`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from melodify_lib.errors import InputError, MelodifyError, MissingDependencyError, NotebookError
+from melodify_lib.genres import GENRES
+
+if TYPE_CHECKING:
+    from melodify_lib.nouns import MusicDescription, Track
+
+app = typer.Typer(
+    help="A picture in, music that fits it out.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+dataset_app = typer.Typer(help="Build, check and count the tuning dataset.", no_args_is_help=True)
+notebooks_app = typer.Typer(help="Run the notebooks.", no_args_is_help=True)
+pipeline_app = typer.Typer(help="Compile and run the Kubeflow pipeline.", no_args_is_help=True)
+app.add_typer(dataset_app, name="dataset")
+app.add_typer(notebooks_app, name="notebooks")
+app.add_typer(pipeline_app, name="pipeline")
+
+out = Console(soft_wrap=True)
+err = Console(stderr=True, soft_wrap=True)
+
+Picture = Annotated[Path, typer.Argument(metavar="IMAGE", help="A JPEG, PNG or WebP picture.")]
+Seconds = Annotated[float, typer.Option(help="Length of the track in seconds, 4 to 300.")]
+Seed = Annotated[int, typer.Option(help="The same seed gives the same bytes; another one, another piece.")]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for track.wav, track.mid and card.json.")]
+GenreName = Annotated[str | None, typer.Option("--genre", help=f"Choose the genre: {', '.join(GENRES)}.")]
+MusicianName = Annotated[str | None, typer.Option("--musician", help="Who plays (MELODIFY_MUSICIAN).")]
+DescriberModel = Annotated[
+    Path | None, typer.Option("--describer-model", help="Folder of a tuned describer; the one that ships if not given.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, and nothing else there.")]
+Source = Annotated[Path, typer.Option("--source", help="Folder with the teacher's tables.")]
+JsonlFile = Annotated[Path, typer.Argument(metavar="FILE", help="A JSONL file.")]
+
+
+def main() -> None:
+    """Run the command line; one line and exit code 1 for anything that Melodify refuses."""
+    try:
+        app()
+    except MelodifyError as error:
+        err.print(f"[red]error:[/red] {error}", markup=True, highlight=False)
+        sys.exit(1)
+    except BrokenPipeError:
+        sys.exit(1)
+
+
+@app.command()
+def compose(
+    image: Picture,
+    seconds: Seconds = 20,
+    seed: Seed = 0,
+    out_dir: Out = Path("melodify-out"),
+    genre: GenreName = None,
+    musician: MusicianName = None,
+    describer_model: DescriberModel = None,
+    as_json: Json = False,
+) -> None:
+    """Make music for a picture: writes track.wav, track.mid and card.json."""
+    with _status("Loading") as status:
+        from melodify_lib.flow import Composer
+        from melodify_lib.settings import Settings
+
+        composer = Composer(Settings.load(musician=musician, describer_model=describer_model))
+        track = composer.compose(
+            image, seconds=seconds, seed=seed, genre=_genre(genre), on_stage=lambda stage: status(_DOING[stage])
+        )
+        track.save(out_dir)
+    _print_track(track, out_dir, as_json)
+
+
+@app.command()
+def caption(images: Annotated[list[Path], typer.Argument(metavar="IMAGE…")], as_json: Json = False) -> None:
+    """Say what pictures show and how they feel."""
+    with _status("Loading"):
+        from melodify_lib import stages
+        from melodify_lib.image import open_image
+        from melodify_lib.settings import Settings
+
+        captioner = stages.captioner(Settings.load())
+    for path in images:
+        result = captioner.caption(open_image(path))
+        if as_json:
+            typer.echo(result.model_dump_json())
+        else:
+            typer.echo(f"{path}: {result.text}\n  valence {result.valence:+.2f}, arousal {result.arousal:+.2f}")
+
+
+@app.command()
+def describe(
+    texts: Annotated[list[str], typer.Argument(metavar="TEXT…|-", help="Captions; - reads one a line.")],
+    genre: GenreName = None,
+    describer_model: DescriberModel = None,
+    as_json: Json = False,
+) -> None:
+    """Turn captions into music descriptions, one for each, in order."""
+    from melodify_lib import stages
+    from melodify_lib.nouns import Caption
+    from melodify_lib.settings import Settings
+
+    genre = _genre(genre)
+    with _status("Loading"):
+        describer = stages.describer(Settings.load(describer_model=describer_model))
+    for text in _lines() if texts == ["-"] else texts:
+        result = describer.describe(Caption.from_text(text), genre)
+        typer.echo(result.to_json() if as_json else result.to_prompt())
+
+
+@app.command()
+def play(
+    description: Annotated[Path, typer.Argument(metavar="DESCRIPTION.json", help="A description, or - for stdin.")],
+    seconds: Seconds = 20,
+    seed: Seed = 0,
+    out_dir: Out = Path("melodify-out"),
+    musician: MusicianName = None,
+    as_json: Json = False,
+) -> None:
+    """Play a music description."""
+    from melodify_lib import stages
+    from melodify_lib.nouns import MusicDescription
+    from melodify_lib.settings import Settings
+
+    text = sys.stdin.read() if str(description) == "-" else _read_text(description)
+    with _status(_DOING["play"]):
+        track = stages.musician(Settings.load(musician=musician)).play(MusicDescription.parse(text), seconds, seed)
+        track.save(out_dir)
+    _print_track(track, out_dir, as_json)
+
+
+@app.command()
+def replay(
+    card: Annotated[Path, typer.Argument(metavar="CARD.json")],
+    out_dir: Out = Path("melodify-out"),
+    as_json: Json = False,
+) -> None:
+    """Make the track of a card again, to the same bytes, or say why that cannot be."""
+    from melodify_lib import flow
+    from melodify_lib.nouns import TrackCard
+
+    with _status(_DOING["play"]):
+        track = flow.replay(TrackCard.from_json(_read_text(card)))
+        track.save(out_dir)
+    _print_track(track, out_dir, as_json)
+
+
+@app.command()
+def tune(
+    train: Annotated[Path, typer.Argument(metavar="TRAIN.jsonl", help="The training split.")] = Path(
+        "data/generate_jsonl/output/train.jsonl"
+    ),
+    out_dir: Annotated[Path, typer.Option("--out", "-o", help="Folder for the tuned describer.")] = Path(
+        "runs/describer"
+    ),
+    validation: Annotated[Path | None, typer.Option(help="A validation split, to report on.")] = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Tune the local describer on a JSONL dataset."""
+    from melodify_lib.tuning.local import tune as tune_local
+
+    with _progress("Tuning") as on_progress:
+        result = tune_local(train, out_dir, validation=validation, seed=seed, on_progress=on_progress)
+    if as_json:
+        typer.echo(json.dumps({"out": str(out_dir), "seconds": round(result.seconds, 1), **result.metrics}))
+    else:
+        _print_table({"tuned describer": out_dir, "seconds": f"{result.seconds:.1f}", **result.metrics})
+
+
+@app.command()
+def doctor() -> None:
+    """Say what is installed, what each stage would use, and what is missing."""
+    from melodify_lib.doctor import examine
+
+    findings = examine()
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for finding in findings:
+        table.add_row("[green]ok[/green]" if finding.ok else "[red]no[/red]", finding.what, finding.found)
+    out.print(table)
+    if not all(finding.ok for finding in findings):
+        raise typer.Exit(1)
+
+
+@dataset_app.command("build")
+def dataset_build(
+    source: Source = Path("data/generate_jsonl"),
+    out_dir: Annotated[Path, typer.Option("--out", "-o", help="Folder for the three splits.")] = Path("runs/dataset"),
+    per_genre: Annotated[int | None, typer.Option(help="Examples a genre, all splits together.")] = None,
+    seed: Seed = 0,
+) -> None:
+    """Write train, validation and test splits with the offline teacher."""
+    from melodify_lib import dataset
+
+    with _progress("Writing") as on_progress:
+        options = {} if per_genre is None else {"per_genre": per_genre}
+        summary = dataset.build(source, out_dir, seed=seed, on_progress=on_progress, **options)
+    _print_table(_plain(summary))
+
+
+@dataset_app.command("check")
+def dataset_check(files: Annotated[list[Path], typer.Argument(metavar="FILE…")], as_json: Json = False) -> None:
+    """Check JSONL files against Gemini's tuning contract; exit code 1 when there are problems."""
+    from melodify_lib import dataset
+
+    count = 0
+    for path in files:
+        for problem in dataset.check(path):
+            count += 1
+            if as_json:
+                typer.echo(json.dumps({"file": str(path), **_plain(problem)}, ensure_ascii=False))
+            else:
+                where = f"{path}:{problem.line}" if problem.line else str(path)
+                typer.echo(f"{where}: {problem.field}: {problem.what}; {problem.fix}")
+    if count:
+        raise typer.Exit(1)
+    if not as_json:
+        typer.echo(f"{len(files)} file{'s' if len(files) > 1 else ''} checked: no problems")
+
+
+@dataset_app.command("stats")
+def dataset_stats(file: JsonlFile, as_json: Json = False) -> None:
+    """Count what a JSONL file holds, genre by genre."""
+    from melodify_lib import dataset
+
+    stats = _plain(dataset.stats(file))
+    if as_json:
+        typer.echo(json.dumps(stats, ensure_ascii=False))
+    else:
+        _print_table(stats)
+
+
+@notebooks_app.command("run")
+def notebooks_run(
+    image: Annotated[str, typer.Option(help="Picture for the song; a sample photograph if not given.")] = "",
+    only: Annotated[list[str] | None, typer.Option(help="Only notebooks whose names start so, such as 03.")] = None,
+    profile: Annotated[str, typer.Option(help="Profile that the notebooks run in.")] = "local",
+    parameter: Annotated[
+        list[str] | None,
+        typer.Option("--parameter", "-p", metavar="NAME=VALUE", help="A parameter; VALUE is JSON or text."),
+    ] = None,
+    folder: Annotated[Path, typer.Option(help="Folder of the notebooks.")] = Path("notebooks"),
+    runs: Annotated[Path, typer.Option(help="Folder for the runs; the newest is runs/latest.")] = Path("runs"),
+    timeout: Annotated[int, typer.Option(help="Time limit of a cell in seconds.")] = 300,
+) -> None:
+    """Run the notebooks with papermill, strictly, and write a report."""
+    from melodify_lib.notebooks import find_notebooks, new_run, run_notebooks
+    from melodify_lib.report import write_report
+    from melodify_lib.settings import Settings
+
+    Settings.load(profile=profile)
+    parameters = {"profile": profile, **dict(_parse_parameter(text) for text in parameter or [])}
+    if image:
+        if not Path(image).is_file():
+            raise InputError(f"no picture at {image}")
+        parameters["image"] = str(Path(image).resolve())
+    paths = find_notebooks(folder, only or ())
+    run = new_run(runs)
+    results = run_notebooks(
+        paths,
+        run,
+        parameters,
+        timeout=timeout,
+        on_result=lambda result: err.print(
+            f"{_PASSED[result.passed]} {result.notebook} {result.seconds:.1f} s",
+            highlight=False,
+        ),
+    )
+    with _status("Writing the report"):
+        report = write_report(run, results)
+    latest = run.parent / "latest"
+    made = {"song": "song/track.wav", "card": "song/card.json", "notebooks": "", "report": report.name}
+    _print_table({what: latest / name for what, name in made.items() if (latest / name).exists()})
+    failed = [result for result in results if not result.passed]
+    if failed:
+        raise NotebookError("; ".join(f"{result.notebook}: {result.error}" for result in failed))
+
+
+@pipeline_app.command("compile")
+def pipeline_compile(
+    out_file: Annotated[Path, typer.Option("--out", "-o", help="The spec, .yaml or .json.")] = Path(
+        "runs/pipeline.yaml"
+    ),
+    image: Annotated[str | None, typer.Option(help="Container image of the components.")] = None,
+) -> None:
+    """Write the pipeline's spec."""
+    graph = _pipelines("graph")
+    typer.echo(graph.compile_pipeline(out_file, image or graph.IMAGE))
+
+
+@pipeline_app.command("run")
+def pipeline_run(
+    image: Picture,
+    seconds: Seconds = 20,
+    seed: Seed = 0,
+    genre: GenreName = None,
+    musician: MusicianName = None,
+    describer_model: DescriberModel = None,
+    cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Take what was made before.")] = True,
+    as_json: Json = False,
+) -> None:
+    """Run the pipeline for a picture, step by step, on this machine."""
+    from melodify_lib.settings import Settings
+
+    pipeline = _pipelines("run")
+    settings = Settings.load(musician=musician, describer_model=describer_model)
+    with _status("Captioning") as status:
+        parameters = pipeline.arguments(image, settings, seconds=seconds, seed=seed, genre=_genre(genre))
+        status("Running the pipeline")
+        run = pipeline.run(parameters, settings, caching=cache)
+    if as_json:
+        typer.echo(json.dumps({"tasks": run.tasks, "song": str(run.song), "card": str(run.card_address)}))
+    else:
+        _print_table({**run.tasks, "song": run.song, "card": run.card_address, "seconds": f"{run.seconds:.1f}"})
+
+
+_PASSED = {True: "[green]passed[/green]", False: "[red]failed[/red]"}
+_DOING = {"caption": "Looking at the picture", "describe": "Describing the music", "play": "Playing"}
+
+
+@contextmanager
+def _status(text: str) -> Iterator[Any]:
+    """A spinner on standard error where there is a terminal; yields a function that changes its text."""
+    with err.status(f"{text} …") as status:
+        yield lambda text: status.update(f"{text} …")
+
+
+@contextmanager
+def _progress(text: str) -> Iterator[Any]:
+    from rich.progress import Progress
+
+    with Progress(console=err, transient=True) as progress:
+        task = progress.add_task(text, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def _genre(name: str | None) -> str | None:
+    if name is not None and name not in GENRES:
+        raise InputError(f"no genre {name!r}; choose one of: {', '.join(GENRES)}")
+    return name
+
+
+def _lines() -> Iterator[str]:
+    """Captions on standard input, one a line; an empty line is an error that names it."""
+    for number, line in enumerate(sys.stdin, start=1):
+        if not line.strip():
+            raise InputError(f"line {number} of standard input is empty; give one caption a line")
+        yield line
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read {path}: {error}") from error
+
+
+def _parse_parameter(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise InputError(f"parameter {text!r} has no value; write NAME=VALUE")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
+def _pipelines(module: str) -> Any:
+    from importlib import import_module
+
+    try:
+        return import_module(f"pipelines.{module}")
+    except ModuleNotFoundError as error:
+        if error.name != "kfp":
+            raise
+        raise MissingDependencyError("the pipeline needs an extra: pip install 'melodify[pipelines]'") from error
+
+
+def _plain(value: Any) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return asdict(value)
+
+
+def _print_track(track: Track, folder: Path, as_json: bool) -> None:
+    card = track.card
+    if as_json:
+        typer.echo(card.to_json(), nl=False)
+        return
+    described: MusicDescription = card.description
+    measured = card.measured
+    _print_table(
+        {
+            **({"picture": card.caption.text} if card.caption else {}),
+            "music": described.description,
+            "": f"{described.genre}, {described.bpm} bpm, {described.key}; {', '.join(described.instruments)}",
+            "measured": f"{measured.bpm or '–'} bpm, {measured.key}, {measured.duration_s} s, "
+            f"{measured.loudness_lufs} LUFS, {measured.true_peak_dbtp} dBTP",
+            **{Path(name).stem if name == "card.json" else name: folder / name for name in [*track.files, "card.json"]},
+        }
+    )
+
+
+def _print_table(rows: dict[str, Any]) -> None:
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in rows.items():
+        table.add_row(name, str(value))
+    out.print(table)

@@ -1,0 +1,77 @@
+"""What is installed here, what each stage would use, and what is missing."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+
+from melodify_lib import stages
+from melodify_lib.errors import MelodifyError
+from melodify_lib.settings import Settings
+
+_EXTRAS = {"notebooks": ("papermill", "jupyterlab"), "pipelines": ("kfp",)}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at: whether it can be used, and what was found or what to do."""
+
+    ok: bool
+    what: str
+    found: str
+
+
+def examine(settings: Settings | None = None) -> list[Finding]:
+    """Look at everything that the flow needs; nothing is downloaded or paid for."""
+    settings = settings or Settings.load()
+    return [
+        Finding(
+            True, "melodify", f"{version('melodify')}, Python {platform.python_version()}, {os.cpu_count()} processors"
+        ),
+        Finding(True, "profile", settings.profile),
+        *(_stage(name, lambda build=build: build(settings)) for name, build in _BUILDERS.items()),
+        Finding(True, "torch", _torch()),
+        _store(settings.store),
+        *(_extra(name, modules) for name, modules in _EXTRAS.items()),
+    ]
+
+
+_BUILDERS: dict[str, Callable[[Settings], stages.Captioner | stages.Describer | stages.Musician]] = {
+    "captioner": stages.captioner,
+    "describer": stages.describer,
+    "musician": stages.musician,
+}
+
+
+def _stage(name: str, build: Callable[[], stages.Captioner | stages.Describer | stages.Musician]) -> Finding:
+    try:
+        found = build().version
+    except MelodifyError as error:
+        return Finding(False, name, str(error))
+    return Finding(True, name, f"{found.name} {found.version}")
+
+
+def _torch() -> str:
+    import torch
+
+    return (
+        f"{torch.__version__}, {'CUDA ' + str(torch.version.cuda) if torch.cuda.is_available() else 'processor only'}"
+    )
+
+
+def _store(folder: Path) -> Finding:
+    existing = next(path for path in [folder.absolute(), *folder.absolute().parents] if path.exists())
+    writable = os.access(existing, os.W_OK)
+    return Finding(
+        writable, "store", f"{folder.resolve()}{'' if writable else ' cannot be written; set MELODIFY_STORE'}"
+    )
+
+
+def _extra(name: str, modules: tuple[str, ...]) -> Finding:
+    missing = [module for module in modules if find_spec(module) is None]
+    return Finding(not missing, name, f"missing; pip install 'melodify[{name}]'" if missing else "installed")

@@ -1,0 +1,111 @@
+"""From a musician's mix to a finished `Track`: mastered, measured, encoded, with its card.
+
+Every musician ends here, so that every track is as loud as the next and its card tells the same.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from melodify_lib.errors import InputError
+from melodify_lib.music.measure import integrated_loudness, measure, oversampled_peaks, true_peak
+from melodify_lib.nouns import Measures, MusicDescription, PermittedUse, StageVersion, Track, TrackCard, sha256
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+LOUDNESS_LUFS = -14.0
+"""What the large streaming services normalise to."""
+TRUE_PEAK_DBTP = -1.0
+"""Ceiling that EBU R 128 recommends, so that lossy encoders do not clip."""
+SECONDS_MIN, SECONDS_MAX = 4.0, 300.0
+
+
+def check_request(seconds: float, seed: int) -> None:
+    """Raise `InputError` for a duration or a seed that no musician can use."""
+    if not SECONDS_MIN <= seconds <= SECONDS_MAX:
+        raise InputError(f"seconds must be between {SECONDS_MIN:g} and {SECONDS_MAX:g}; got {seconds:g}")
+    if not 0 <= seed < 2**63:
+        raise InputError(f"the seed must be a whole number from 0 to 2**63 - 1; got {seed}")
+
+
+def finish_track(
+    audio: npt.NDArray[np.float32],
+    sample_rate: int,
+    *,
+    description: MusicDescription,
+    seconds: float,
+    seed: int,
+    musician: StageVersion,
+    licence: str,
+    permitted_use: PermittedUse,
+    midi: bytes | None = None,
+) -> Track:
+    """Master, measure and encode a mix, float32 ``[channels, samples]``, and write its card."""
+    audio = master(audio, sample_rate)
+    files = {"track.wav": encode_wav(audio, sample_rate)}
+    if midi is not None:
+        files["track.mid"] = midi
+    requested = Measures(
+        bpm=description.bpm,
+        key=description.key,
+        loudness_lufs=LOUDNESS_LUFS,
+        true_peak_dbtp=TRUE_PEAK_DBTP,
+        duration_s=seconds,
+    )
+    card = TrackCard(
+        description=description,
+        seed=seed,
+        musician=musician,
+        licence=licence,
+        permitted_use=permitted_use,
+        requested=requested,
+        measured=measure(audio, sample_rate, near_bpm=description.bpm),
+        files={name: sha256(data) for name, data in files.items()},
+    )
+    return Track(audio=audio, sample_rate=sample_rate, files=files, card=card)
+
+
+def master(audio: npt.NDArray[np.float32], sample_rate: int) -> npt.NDArray[np.float32]:
+    """Bring audio to `LOUDNESS_LUFS` with its true peak at or under `TRUE_PEAK_DBTP`.
+
+    Limiting takes loudness away, so gain and limiter are set together in a few rounds.
+    """
+    loudness = integrated_loudness(audio, sample_rate)
+    if not np.isfinite(loudness):
+        return audio
+    gain = 10 ** ((LOUDNESS_LUFS - loudness) / 20)
+    ceiling = 10 ** ((TRUE_PEAK_DBTP - 0.1) / 20)
+    peaks = oversampled_peaks(audio, floor=0.5 * ceiling / gain)
+    for _ in range(6):
+        mastered = audio * _limiter_gain(peaks * gain, ceiling, sample_rate) * np.float32(gain)
+        missing = LOUDNESS_LUFS - integrated_loudness(mastered, sample_rate)
+        if abs(missing) < 0.2:
+            break
+        gain *= 10 ** (1.3 * missing / 20)  # more than is missing: the limiter takes its share again
+    # The smoothed gain lets a peak between two samples pass by a few hundredths of a decibel.
+    over = 10 ** ((true_peak(mastered) - TRUE_PEAK_DBTP) / 20)
+    return mastered / np.float32(max(over, 1.0))
+
+
+def _limiter_gain(peaks: npt.NDArray[np.float32], ceiling: float, sample_rate: int) -> npt.NDArray[np.float32]:
+    """Gain per sample of a look-ahead limiter: held over 5 ms around each peak, then smoothed over as much."""
+    from scipy.ndimage import minimum_filter1d, uniform_filter1d
+
+    width = sample_rate // 200
+    needed = np.minimum(1.0, ceiling / np.maximum(peaks, 1e-9)).astype(np.float32)
+    if needed.min() >= 1.0:
+        return needed
+    return np.asarray(uniform_filter1d(minimum_filter1d(needed, 2 * width + 1), width), dtype=np.float32)
+
+
+def encode_wav(audio: npt.NDArray[np.float32], sample_rate: int) -> bytes:
+    """A 16-bit PCM WAV file of float32 ``[channels, samples]``."""
+    import soundfile
+
+    buffer = io.BytesIO()
+    soundfile.write(buffer, audio.T, sample_rate, subtype="PCM_16", format="WAV")
+    return buffer.getvalue()

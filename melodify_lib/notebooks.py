@@ -1,0 +1,141 @@
+"""Run the notebooks strictly: what papermill lets pass is an error here.
+
+An unknown parameter stops before anything runs, the kernel is this interpreter's, each cell has a
+time limit, and the executed copy and one JSON result per notebook are written even when a cell
+fails. A run's folder holds it all:
+
+    runs/<time>/
+        02_synthesize_dataset.ipynb   the executed copy
+        02_synthesize_dataset.json    its result
+        dataset/ describer/ song/     what the notebooks made
+        report.html                   the song, its card, and every notebook as a page
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from melodify_lib.errors import MissingDependencyError, NotebookError
+
+CELL_TIMEOUT_S = 300
+KERNEL = "python3"
+HANDED_ON = {"dataset": "dataset", "describer_model": "describer"}
+"""Parameter → folder of the run that a later notebook gets in it, once an earlier one has made it."""
+
+
+@dataclass(frozen=True)
+class NotebookResult:
+    """How one notebook went. `error` is None, or says which cell failed and how."""
+
+    notebook: str
+    passed: bool
+    seconds: float
+    cells: int
+    parameters: dict[str, Any]
+    error: str | None = None
+
+
+def find_notebooks(folder: Path, only: Iterable[str] = ()) -> list[Path]:
+    """The notebooks in `folder` by number; only those whose names start with one of `only`, if any are given."""
+    paths = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
+    if not paths:
+        raise NotebookError(f"no notebooks in {folder.resolve()}; give the folder with --folder")
+    wanted = tuple(only)
+    for prefix in wanted:
+        if not any(path.name.startswith(prefix) for path in paths):
+            raise NotebookError(f"no notebook starts with {prefix!r}; there are: {', '.join(p.stem for p in paths)}")
+    return [path for path in paths if not wanted or path.name.startswith(wanted)]
+
+
+def new_run(root: Path) -> Path:
+    """A new folder ``root/<time>``, with ``root/latest`` pointing to it."""
+    run = root.resolve() / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
+    run.mkdir(parents=True)
+    aside = run.parent / f".latest-{run.name}"
+    aside.symlink_to(run.name)
+    aside.replace(run.parent / "latest")
+    return run
+
+
+def run_notebooks(
+    paths: list[Path],
+    run: Path,
+    parameters: Mapping[str, Any],
+    *,
+    timeout: int = CELL_TIMEOUT_S,
+    on_result: Callable[[NotebookResult], None] = lambda result: None,
+) -> list[NotebookResult]:
+    """Execute `paths` in order into the folder `run`, and return how each went.
+
+    `parameters` go to every notebook that declares them; one that no notebook declares raises
+    `NotebookError` before anything runs. `out` (the run's folder) and `HANDED_ON` are added.
+    """
+    declared = {path: _declared(path) for path in paths}
+    for name in parameters:
+        if not any(name in names for names in declared.values()):
+            known = sorted(set().union(*declared.values()))
+            raise NotebookError(f"no notebook of this run has a parameter {name!r}; there are: {', '.join(known)}")
+    results = []
+    for path in paths:
+        made = {name: run / folder for name, folder in HANDED_ON.items() if (run / folder).is_dir()}
+        offered = {"out": str(run), **{name: str(folder) for name, folder in made.items()}, **parameters}
+        result = _execute(
+            path, run, {name: value for name, value in offered.items() if name in declared[path]}, timeout
+        )
+        text = json.dumps(asdict(result), indent=2, ensure_ascii=False) + "\n"
+        (run / f"{path.stem}.json").write_text(text, encoding="utf-8")
+        on_result(result)
+        results.append(result)
+    return results
+
+
+def _declared(path: Path) -> set[str]:
+    try:
+        import papermill
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError("notebooks need an extra: pip install 'melodify[notebooks]'") from error
+    return set(papermill.inspect_notebook(str(path)))
+
+
+def _execute(path: Path, run: Path, parameters: dict[str, Any], timeout: int) -> NotebookResult:
+    import papermill
+    from nbclient.exceptions import CellTimeoutError, DeadKernelError
+
+    # The kernel must be this interpreter's, not one of the same name in the user's home.
+    os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"
+    executed = run / path.name
+    error = None
+    started = time.monotonic()
+    try:
+        papermill.execute_notebook(
+            str(path),
+            str(executed),
+            parameters=parameters,
+            kernel_name=KERNEL,
+            cwd=str(path.parent),
+            execution_timeout=timeout,
+            progress_bar={"desc": path.stem, "leave": False, "file": sys.stderr},
+        )
+    except papermill.PapermillExecutionError as failure:
+        error = f"cell {failure.cell_index} failed: {failure.ename}: {failure.evalue}"
+    except CellTimeoutError:
+        error = f"a cell ran longer than {timeout} s and was stopped"
+    except DeadKernelError:
+        error = "the kernel died (out of memory?)"
+    return NotebookResult(
+        notebook=path.stem,
+        passed=error is None,
+        seconds=round(time.monotonic() - started, 1),
+        cells=len(json.loads(executed.read_text(encoding="utf-8"))["cells"]) if executed.exists() else 0,
+        parameters=parameters,
+        error=error,
+    )

@@ -1,0 +1,118 @@
+"""The three steps of the music pipeline, as plain functions that KFP turns into components.
+
+Each is thin over `melodify_lib`, imports it inside (KFP ships only a function's own source), and can
+be called directly or used in another pipeline. A version that a step receives is checked against
+what it finds: KFP's cache compares arguments, so a version among them makes a hit honest.
+"""
+
+# No `from __future__ import annotations` here: KFP reads the annotations as types.
+from typing import Any
+
+from kfp.dsl import Artifact, Input, Metrics, Model, Output
+
+
+def load_describer(
+    caption: dict[str, Any],
+    image_sha256: str,
+    genre: str,
+    describer: str,
+    describer_model: str,
+    describer_version: str,
+    model: Output[Model],
+    request: Output[Artifact],
+) -> None:
+    """Load the text model, keep the copy that this run uses, and set its input.
+
+    caption:           a `Caption` as JSON
+    genre:             one of the twenty, or "" to let the describer choose
+    describer_model:   folder of a tuned describer, or "" for the one that ships
+    describer_version: the version expected there
+    model:             the text model
+    request:           what is asked of it: caption, genre and the picture's hash, as JSON
+    """
+    import json
+    from pathlib import Path
+
+    from melodify_lib import stages
+    from melodify_lib.errors import PipelineError
+    from melodify_lib.nouns import Caption
+    from melodify_lib.settings import Settings
+
+    loaded = stages.describer(Settings.load(describer=describer, describer_model=describer_model or None))
+    if loaded.version.version != describer_version:
+        raise PipelineError(f"the describer is {loaded.version.version}; the run was submitted for {describer_version}")
+    loaded.export(Path(model.path))
+    model.metadata["describer"] = describer
+    model.metadata["version"] = describer_version
+    asked = {"caption": Caption.model_validate(caption).model_dump(), "genre": genre, "image_sha256": image_sha256}
+    Path(request.path).write_text(json.dumps(asked, ensure_ascii=False), encoding="utf-8")
+
+
+def rework_caption(model: Input[Model], request: Input[Artifact], description: Output[Artifact]) -> None:
+    """Rework the caption into a music description with the text model.
+
+    description: a `MusicDescription` as JSON; its metadata has the prompt that MusicGen would read
+    """
+    import json
+    from pathlib import Path
+
+    from melodify_lib import stages
+    from melodify_lib.nouns import Caption
+    from melodify_lib.settings import Settings
+
+    asked = json.loads(Path(request.path).read_text(encoding="utf-8"))
+    describer = stages.describer(Settings.load(describer=model.metadata["describer"], describer_model=Path(model.path)))
+    result = describer.describe(Caption.model_validate(asked["caption"]), asked["genre"] or None)
+    Path(description.path).write_text(result.to_json(), encoding="utf-8")
+    description.metadata["prompt"] = result.to_prompt()
+
+
+def play_and_store(
+    model: Input[Model],
+    request: Input[Artifact],
+    description: Input[Artifact],
+    captioner: dict[str, Any],
+    seconds: float,
+    seed: int,
+    musician: str,
+    musician_version: str,
+    soundfont: str,
+    store: str,
+    song: Output[Artifact],
+    measured: Output[Metrics],
+) -> None:
+    """Make the music and store the track with its card.
+
+    captioner:        the `StageVersion` that wrote the caption, as JSON
+    seconds:          duration of the track in seconds
+    musician_version: the version expected
+    store:            the store's address
+    song:             the card in the store; the track's files lie beside it
+    measured:         what the finished audio measures
+    """
+    import json
+    from pathlib import Path
+
+    from melodify_lib import stages
+    from melodify_lib.errors import PipelineError
+    from melodify_lib.nouns import Caption, MusicDescription, StageVersion, sha256
+    from melodify_lib.settings import Settings
+    from melodify_lib.store import FolderStore
+
+    player = stages.musician(Settings.load(musician=musician, soundfont=soundfont or None))
+    if player.version.version != musician_version:
+        raise PipelineError(f"the musician is {player.version.version}; the run was submitted for {musician_version}")
+    asked = json.loads(Path(request.path).read_text(encoding="utf-8"))
+    track = player.play(MusicDescription.parse(Path(description.path).read_text(encoding="utf-8")), seconds, seed)
+    track = track.with_card(
+        image_sha256=asked["image_sha256"],
+        caption=Caption.model_validate(asked["caption"]),
+        captioner=StageVersion.model_validate(captioner),
+        describer=StageVersion(name=model.metadata["describer"], version=model.metadata["version"]),
+    )
+    # Named by its card, so that the same request finds the same song and another never overwrites it.
+    name = sha256(track.card.to_json().encode())[:16]
+    song.uri = track.put(FolderStore(store), prefix=f"songs/{name}/")
+    for what, value in track.card.measured.model_dump(exclude_none=True).items():
+        if isinstance(value, float):
+            measured.log_metric(what, value)

@@ -1,0 +1,108 @@
+"""Run the compiled pipeline on this machine, with kfp.local: each step in a process of its own, cached."""
+
+import contextlib
+import re
+import secrets
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from graphlib import TopologicalSorter
+from pathlib import Path
+from typing import Any, Literal
+
+from melodify_lib import stages
+from melodify_lib.errors import PipelineError
+from melodify_lib.image import open_image, read_bytes
+from melodify_lib.music.finish import check_request
+from melodify_lib.nouns import TrackCard, sha256
+from melodify_lib.settings import Settings
+from pipelines.graph import music_pipeline
+
+TaskState = Literal["done", "cached"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: each task's state in order, where the card lies, and the card."""
+
+    tasks: dict[str, TaskState]
+    card_address: Path
+    card: TrackCard
+    seconds: float
+
+    @property
+    def song(self) -> Path:
+        """The track, beside its card."""
+        return self.card_address.with_name("track.wav")
+
+
+def arguments(
+    image: bytes | Path | str, settings: Settings, *, seconds: float = 20, seed: int = 0, genre: str | None = None
+) -> dict[str, Any]:
+    """The pipeline's parameters for a picture: its caption, and which models are to be used."""
+    check_request(seconds, seed)
+    data = read_bytes(image)
+    captioner = stages.captioner(settings)
+    return {
+        "caption": captioner.caption(open_image(data)).model_dump(mode="json"),
+        "captioner": captioner.version.model_dump(),
+        "image_sha256": sha256(data),
+        "genre": genre or "",
+        "describer": settings.describer,
+        "describer_model": str(settings.describer_model.resolve()) if settings.describer_model else "",
+        "describer_version": stages.describer(settings).version.version,
+        "musician": settings.musician,
+        "musician_version": stages.musician(settings).version.version,
+        "soundfont": str(settings.soundfont.resolve()) if settings.soundfont else "",
+        "seconds": float(seconds),
+        "seed": seed,
+        "store": str(settings.store.resolve()),
+    }
+
+
+def run(parameters: dict[str, Any], settings: Settings, *, caching: bool = True) -> Run:
+    """Run the pipeline with `parameters` from `arguments`.
+
+    The artifacts, the log and the cache go under ``pipeline/`` in the store's folder. Raises
+    `PipelineError`, naming the task that failed, what it said last, and where the log is.
+    """
+    from kfp import local
+
+    root = settings.store.resolve() / "pipeline"
+    folder = root / f"run-{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
+    folder.mkdir(parents=True)
+    pipeline = music_pipeline()
+    local.init(
+        runner=local.SubprocessRunner(use_venv=False),
+        pipeline_root=str(folder),
+        enable_caching=caching,
+        cache_root=str(root / "cache"),
+    )
+    started = time.monotonic()
+    log = folder / "log.txt"
+    with log.open("w", encoding="utf-8") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+        try:
+            card = Path(pipeline(**parameters).output.uri)
+        except RuntimeError as error:
+            file.flush()
+            raise PipelineError(f"{_reason(error, log)}; the log is {log}") from None
+    return Run(
+        # kfp.local does not say which tasks it took from its cache; those it ran left their output here.
+        tasks={task: "done" if any(folder.glob(f"*/{task}")) else "cached" for task in _tasks(pipeline)},
+        card_address=card,
+        card=TrackCard.from_json(card.read_bytes()),
+        seconds=time.monotonic() - started,
+    )
+
+
+def _tasks(pipeline: Any) -> list[str]:
+    """Names of the pipeline's tasks, each after those that it waits for."""
+    waits = {name: list(task.dependent_tasks) for name, task in pipeline.pipeline_spec.root.dag.tasks.items()}
+    return list(TopologicalSorter(waits).static_order())
+
+
+def _reason(error: RuntimeError, log: Path) -> str:
+    """Which task failed, and the exception that its process printed last."""
+    task = re.sub(r"\x1b\[\d+m", "", str(error)).rpartition("failed: ")[2].strip(" '.")
+    raised = re.findall(r"^\s*[\w.]+(?:Error|Exception|Interrupt): .*$", log.read_text(encoding="utf-8"), re.MULTILINE)
+    return f"task {task!r} failed" + (f": {raised[-1].strip().removeprefix('melodify_lib.errors.')}" if raised else "")

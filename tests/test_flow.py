@@ -1,0 +1,84 @@
+"""The whole flow: a picture in, music out, and the card tells how."""
+
+import io
+import shutil
+from pathlib import Path
+
+import pytest
+import soundfile
+
+from melodify_lib.errors import ImageError, InputError, ReplayError
+from melodify_lib.flow import Composer, replay
+from melodify_lib.nouns import StageVersion, Track, TrackCard, sha256
+from melodify_lib.samples import SAMPLES, sample_picture
+
+
+@pytest.fixture(scope="module")
+def tracks(composer: Composer) -> dict[str, Track]:
+    return {name: composer.compose(sample_picture(name), seconds=8, seed=7) for name in SAMPLES}
+
+
+def test_each_photograph_gets_its_own_music(tracks: dict[str, Track]) -> None:
+    assert len({track.card.caption.text for track in tracks.values() if track.card.caption}) == len(SAMPLES)
+    assert len({track.card.description.description for track in tracks.values()}) == len(SAMPLES)
+    assert len({track.card.files["track.wav"] for track in tracks.values()}) == len(SAMPLES)
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_the_card_tells_how_the_track_came_to_be(tracks: dict[str, Track], name: str) -> None:
+    track, card = tracks[name], tracks[name].card
+    assert card.image_sha256 == sha256(sample_picture(name).read_bytes())
+    assert card.files == {file: sha256(data) for file, data in track.files.items()}
+    assert card.captioner and card.describer and card.musician
+    assert card.measured.duration_s == pytest.approx(8, abs=0.5)
+    assert TrackCard.from_json(card.to_json()) == card
+
+
+def test_the_same_picture_and_seed_give_the_same_bytes(composer: Composer, tracks: dict[str, Track]) -> None:
+    again = composer.compose(sample_picture("coffee").read_bytes(), seconds=8, seed=7)
+    assert again.card == tracks["coffee"].card
+    assert composer.compose(sample_picture("coffee"), seconds=8, seed=8).card.files != again.card.files
+
+
+def test_a_genre_can_be_asked_for(composer: Composer, photograph: Path) -> None:
+    assert composer.compose(photograph, seconds=4, genre="metal").card.description.genre == "metal"
+
+
+def test_stages_are_told_in_order(composer: Composer, photograph: Path) -> None:
+    heard: list[str] = []
+    composer.compose(photograph, seconds=4, on_stage=heard.append)
+    assert heard == ["caption", "describe", "play"]
+
+
+def test_saved_files_are_those_of_the_card(tracks: dict[str, Track], tmp_path: Path) -> None:
+    tracks["rocket"].save(tmp_path / "song")
+    card = TrackCard.from_json((tmp_path / "song" / "card.json").read_bytes())
+    assert {path.name for path in (tmp_path / "song").iterdir()} == {*card.files, "card.json"}
+    for name, digest in card.files.items():
+        assert sha256((tmp_path / "song" / name).read_bytes()) == digest
+    samples, rate = soundfile.read(io.BytesIO((tmp_path / "song" / "track.wav").read_bytes()))
+    assert len(samples) / rate == pytest.approx(8, abs=0.5)
+
+
+def test_replay_gives_the_same_bytes(tracks: dict[str, Track]) -> None:
+    assert replay(tracks["flower"].card).files == tracks["flower"].files
+
+
+def test_replay_says_what_differs(tracks: dict[str, Track]) -> None:
+    card = tracks["flower"].card
+    other = card.model_copy(update={"musician": StageVersion(name="arranger", version="0")})
+    with pytest.raises(ReplayError, match="arranger 0"):
+        replay(other)
+    edited = card.model_copy(update={"files": {**card.files, "track.wav": "0" * 64}})
+    with pytest.raises(ReplayError, match="track.wav"):
+        replay(edited)
+
+
+def test_what_cannot_be_used_is_refused_before_the_work(composer: Composer, photograph: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="seconds"):
+        composer.compose(photograph, seconds=1)
+    with pytest.raises(ImageError):
+        composer.compose(tmp_path / "missing.jpg")
+    shutil.copy(__file__, tmp_path / "text.jpg")
+    with pytest.raises(ImageError):
+        composer.compose(tmp_path / "text.jpg")

@@ -1,0 +1,103 @@
+"""The pipeline, in three tiers: each component as a function, the spec, a real run with its cache."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import yaml
+from PIL import Image
+
+from melodify_lib import stages
+from melodify_lib.errors import PipelineError
+from melodify_lib.flow import Composer
+from melodify_lib.nouns import TrackCard
+from melodify_lib.settings import Settings
+from pipelines import components
+from pipelines.graph import compile_pipeline
+from pipelines.run import arguments, run
+
+
+def artifact(path: Path) -> SimpleNamespace:
+    return SimpleNamespace(path=str(path), uri=str(path), metadata={}, log_metric=lambda name, value: None)
+
+
+def test_components_work_as_plain_functions(composer: Composer, photograph: Path, tmp_path: Path) -> None:
+    parameters = arguments(photograph, Settings.load(), seconds=4, seed=3)
+    model, request, description, song, measured = (
+        artifact(tmp_path / name) for name in ("model", "request", "description", "song", "measured")
+    )
+    names = ("caption", "image_sha256", "genre", "describer", "describer_model", "describer_version")
+    components.load_describer(**{name: parameters[name] for name in names}, model=model, request=request)
+    components.rework_caption(model=model, request=request, description=description)
+    names = ("captioner", "seconds", "seed", "musician", "musician_version", "soundfont", "store")
+    components.play_and_store(
+        **{name: parameters[name] for name in names},
+        model=model, request=request, description=description, song=song, measured=measured,
+    )  # fmt: skip
+    card = TrackCard.from_json(Path(song.uri).read_bytes())
+    assert card == composer.compose(photograph, seconds=4, seed=3).card
+
+
+def test_a_component_refuses_another_version(photograph: Path, tmp_path: Path) -> None:
+    parameters = arguments(photograph, Settings.load(), seconds=4)
+    names = ("caption", "image_sha256", "genre", "describer", "describer_model")
+    with pytest.raises(PipelineError, match="heads-0"):
+        components.load_describer(
+            **{name: parameters[name] for name in names},
+            describer_version="heads-0",
+            model=artifact(tmp_path / "model"),
+            request=artifact(tmp_path / "request"),
+        )
+
+
+def test_the_spec_is_stable_and_has_three_cached_tasks(tmp_path: Path) -> None:
+    first, second = (compile_pipeline(tmp_path / f"{n}.yaml").read_text() for n in (1, 2))
+    assert first == second
+    tasks = yaml.safe_load(first)["root"]["dag"]["tasks"]
+    assert sorted(tasks) == ["load-describer", "play-and-store", "rework-caption"]
+    assert all(task["cachingOptions"] == {"enableCache": True} for task in tasks.values())
+    image = yaml.safe_load(compile_pipeline(tmp_path / "3.yaml", image="example/image@sha256:0").read_text())
+    assert "example/image@sha256:0" in json.dumps(image["deploymentSpec"])
+
+
+ALL = ["load-describer", "rework-caption", "play-and-store"]
+
+
+def test_a_second_run_hits_the_cache_and_another_picture_misses_it(photograph: Path, tmp_path: Path) -> None:
+    settings = Settings.load(store=tmp_path / "store")
+    picture = tmp_path / "picture.png"
+    picture.write_bytes(photograph.read_bytes())
+    first = run(arguments(picture, settings, seconds=4), settings)
+    assert first.tasks == dict.fromkeys(ALL, "done")
+    assert first.song.is_file()
+
+    second = run(arguments(picture, settings, seconds=4), settings)
+    assert second.tasks == dict.fromkeys(ALL, "cached")
+    assert second.card == first.card
+
+    Image.open(photograph).rotate(180).save(picture)
+    third = run(arguments(picture, settings, seconds=4), settings)
+    assert third.tasks == dict.fromkeys(ALL, "done")
+    assert third.card.image_sha256 != first.card.image_sha256
+
+    longer = run(arguments(picture, settings, seconds=5), settings)
+    assert longer.tasks == {"load-describer": "cached", "rework-caption": "cached", "play-and-store": "done"}
+
+    longer.card_address.unlink()
+    again = run(arguments(picture, settings, seconds=5), settings)
+    assert again.tasks["play-and-store"] == "done", "a song that was deleted is made again"
+
+
+def test_a_failed_task_is_named_with_its_reason(photograph: Path, tmp_path: Path) -> None:
+    settings = Settings.load(store=tmp_path / "store")
+    parameters = {**arguments(photograph, settings, seconds=4), "musician_version": "0"}
+    with pytest.raises(PipelineError, match=r"play-and-store.*submitted for 0.*log\.txt"):
+        run(parameters, settings)
+
+
+def test_the_pipeline_and_compose_make_the_same_song(composer: Composer, photograph: Path, tmp_path: Path) -> None:
+    settings = Settings.load(store=tmp_path / "store")
+    made = run(arguments(photograph, settings, seconds=4, seed=3), settings)
+    assert made.card == composer.compose(photograph, seconds=4, seed=3).card
+    assert stages.musician(settings).version == made.card.musician

@@ -32,6 +32,7 @@ lint: $(READY) ## ruff, mypy, and no outputs in notebooks
 
 bench: $(READY) ## the figures in the README: time and memory of compose, twenty genres measured
 	@$(BIN)/python bench/compose.py
+	@$(BIN)/python bench/genres.py
 
 dataset: $(READY) ## rebuild the dataset that ships, and the describer that is tuned on it
 	@$(BIN)/melodify dataset build --out data/generate_jsonl/output

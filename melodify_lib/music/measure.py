@@ -24,8 +24,8 @@ _FRAME_HZ = 100  # frames a second of the onset envelope
 
 # Probe-tone ratings of Krumhansl & Kessler (1982), "Tracing the dynamic changes in perceived tonal
 # organization in a spatial representation of musical keys", from C.
-_MAJOR = (6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2.29, 2.88)
-_MINOR = (6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.17)
+KRUMHANSL_MAJOR = (6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2.29, 2.88)
+KRUMHANSL_MINOR = (6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.17)
 
 
 def measure(audio: Audio, sample_rate: int, near_bpm: float | None = None) -> Measures:
@@ -180,7 +180,7 @@ def key(mono: npt.NDArray[np.float32], sample_rate: int) -> str | None:
         return None
     scores = {
         f"{TONICS[tonic]} {mode}": float(np.corrcoef(profile, np.roll(shape, tonic))[0, 1])
-        for mode, shape in (("major", _MAJOR), ("minor", _MINOR))
+        for mode, shape in (("major", KRUMHANSL_MAJOR), ("minor", KRUMHANSL_MINOR))
         for tonic in range(12)
     }
     return max(scores, key=lambda name: scores[name])

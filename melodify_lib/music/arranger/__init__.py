@@ -1,0 +1,69 @@
+"""The arranger: a musician who writes a score in the genre's style and plays it with a SoundFont.
+
+description ──`writer`──▶ `Score` ──`render`──▶ audio, and ──`midi`──▶ a MIDI file. What a genre sounds
+like is data: one file a genre in ``styles/``, one table of instruments; see `styles` to add one.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from melodify_lib.music.arranger.score import Score
+from melodify_lib.music.arranger.soundfont import SoundFont, default_soundfont
+from melodify_lib.music.arranger.writer import write_score
+from melodify_lib.nouns import MusicDescription, StageVersion, Track
+
+if TYPE_CHECKING:
+    from melodify_lib.settings import Settings
+
+__all__ = ["Arranger", "Score", "from_settings", "write_score"]
+
+VERSION = "1"
+"""Goes up whenever the same arguments give other bytes than before."""
+
+
+class Arranger:
+    """A `Musician`. Keeps the SoundFont open, and the sounds it has used."""
+
+    def __init__(self, soundfont: Path | None = None) -> None:
+        """`soundfont` is a .sf2 file; None takes the one that comes with pretty-midi.
+
+        Raises `SettingsError` when it is missing or cannot be read.
+        """
+        from melodify_lib.music.arranger.sampler import Sampler
+
+        self._font = SoundFont(soundfont if soundfont is not None else default_soundfont())
+        self._sampler = Sampler(self._font)
+
+    @cached_property
+    def version(self) -> StageVersion:
+        """The arranger and the SoundFont: both decide the bytes."""
+        return StageVersion(name="arranger", version=f"{VERSION}+{self._font.path.stem}@{self._font.sha256[:12]}")
+
+    def play(self, description: MusicDescription, seconds: float, seed: int) -> Track:
+        """Compose, play and master `seconds` of music. The same arguments give the same bytes."""
+        from melodify_lib.music.arranger.midi import to_midi
+        from melodify_lib.music.arranger.render import render
+        from melodify_lib.music.arranger.sampler import SAMPLE_RATE
+        from melodify_lib.music.finish import check_request, finish_track
+
+        check_request(seconds, seed)
+        score = write_score(description, seconds, seed)
+        return finish_track(
+            render(score, self._sampler),
+            SAMPLE_RATE,
+            description=description,
+            seconds=seconds,
+            seed=seed,
+            musician=self.version,
+            licence="CC0-1.0",
+            permitted_use="any",
+            midi=to_midi(score, description.tonic),
+        )
+
+
+def from_settings(settings: Settings) -> Arranger:
+    """The arranger that the settings ask for."""
+    return Arranger(settings.soundfont)

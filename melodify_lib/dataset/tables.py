@@ -1,0 +1,156 @@
+"""The tables of `data/generate_jsonl/`, read and checked: what a musician may change without reading Python."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+
+from melodify_lib.errors import DatasetError
+from melodify_lib.genres import GENRES, Genre
+from melodify_lib.moods import MOODS
+from melodify_lib.nouns import first_problem
+
+T = TypeVar("T")
+
+
+class _Row(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _tuple(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+Genres = Annotated[tuple[Genre, ...], BeforeValidator(_tuple), Field(min_length=1)]
+Words = Annotated[tuple[str, ...], BeforeValidator(_tuple), Field(min_length=1)]
+
+
+class GenreRow(_Row):
+    """One genre: tempo range in beats a minute, share of minor keys, line-up, moods."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")  # the arranger may keep fields of its own here
+
+    bpm: tuple[int, int]
+    minor: Annotated[float, Field(gt=0, lt=1)]
+    instruments: Words
+    moods: Words
+
+
+class InstrumentRow(_Row):
+    """What an instrument is for, and how it feels."""
+
+    role: Literal["lead", "harmony", "bass", "drums"]
+    valence: float
+    arousal: float
+
+
+class SceneRow(_Row):
+    """One picture: what it shows, and which genres a person would play to it in which mood."""
+
+    subject: str
+    detail: str
+    light: str = ""
+    keywords: tuple[str, ...] = ()
+    music: dict[str, Genres]
+
+    @property
+    def name(self) -> str:
+        return f"{self.subject}, {self.detail}"
+
+
+class SceneGroup(_Row):
+    group: str
+    keywords: tuple[str, ...]
+    light: str
+    scenes: tuple[SceneRow, ...]
+
+
+class LightRow(_Row):
+    phrases: Words
+    colours: Words
+
+
+class MoodRow(_Row):
+    words: Words
+    colours: Words
+
+
+class CaptionTable(_Row):
+    """How captions are worded."""
+
+    light: dict[str, LightRow]
+    moods: dict[str, MoodRow]
+    patterns: dict[str, Words]
+    share: dict[str, float]
+    views: Words
+
+
+@dataclass(frozen=True)
+class Tables:
+    """All tables, with each scene's own light and keywords filled in from its group."""
+
+    genres: Mapping[Genre, GenreRow]
+    instruments: Mapping[str, InstrumentRow]
+    scenes: tuple[SceneRow, ...]
+    captions: CaptionTable
+
+
+def load(source: Path) -> Tables:
+    """Read the four tables of a folder. Raises `DatasetError`, naming the file and the row."""
+    genres = _read(source / "genres.yaml", dict[Genre, GenreRow])
+    instruments = _read(source / "instruments.yaml", dict[str, InstrumentRow])
+    captions = _read(source / "captions.yaml", CaptionTable)
+    groups = _read(source / "scenes.yaml", tuple[SceneGroup, ...])
+    scenes = tuple(
+        scene.model_copy(
+            update={
+                "light": scene.light or group.light,
+                "keywords": tuple(dict.fromkeys((*scene.keywords, *group.keywords))),
+            }
+        )
+        for group in groups
+        for scene in group.scenes
+    )
+    tables = Tables(genres, instruments, scenes, captions)
+    _check_references(tables, source)
+    return tables
+
+
+def _read(path: Path, shape: type[T]) -> T:
+    try:
+        text = path.read_text(encoding="utf-8")
+        return TypeAdapter(shape).validate_python(yaml.safe_load(text))
+    except OSError as error:
+        raise DatasetError(f"cannot read the table {path}: {error.strerror or error}") from error
+    except yaml.YAMLError as error:
+        raise DatasetError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    except ValidationError as error:
+        raise DatasetError(f"{path}: {first_problem(error)}") from None
+
+
+def _check_references(tables: Tables, source: Path) -> None:
+    """Every name that a table uses must be a row of the table that it points to."""
+
+    def require(names: Any, known: Any, what: str, where: str) -> None:
+        for name in names:
+            if name not in known:
+                raise DatasetError(f"{source / where}: no {what} {name!r}")
+
+    require(GENRES, tables.genres, "genre", "genres.yaml")
+    for row in tables.genres.values():
+        require(row.instruments, tables.instruments, "instrument", "genres.yaml")
+        require(row.moods, MOODS, "mood", "genres.yaml")
+    require(MOODS, tables.captions.moods, "mood", "captions.yaml")
+    require(tables.captions.share, tables.captions.patterns, "kind of pattern", "captions.yaml")
+    for scene in tables.scenes:
+        require([scene.light], tables.captions.light, "light", "scenes.yaml")
+        require(scene.music, MOODS, "mood", "scenes.yaml")
+    names = [scene.name for scene in tables.scenes]
+    doubled = next((name for name in names if names.count(name) > 1), None)
+    if doubled is not None:
+        raise DatasetError(f"{source / 'scenes.yaml'}: the scene {doubled!r} stands there twice")

@@ -1,0 +1,166 @@
+"""Form: which section every bar belongs to, so that the piece lasts as long as it is asked to.
+
+The music is counted back from its end: a final chord that rings out, before it as many whole bars
+as fit, one short bar if the tempo is so slow that a whole one would leave a hole.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from melodify_lib.music.arranger.harmony import Chord, parse_chord, parse_progression
+from melodify_lib.music.arranger.styles import Level, Mode, SectionStyle, Style
+
+RING_SECONDS = 2.3
+"""Least time for the final chord: long enough to be heard as the end, not as a cut."""
+_LONGEST_RING_SECONDS = 4.6
+
+
+@dataclass(frozen=True)
+class Span:
+    """A chord and the beats it lasts, from `start` within its bar."""
+
+    start: float
+    duration: float
+    chord: Chord
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A bar of the piece. `start` and `beats` in beats; `index` and `of` place it in its section."""
+
+    start: float
+    beats: int
+    section: int
+    name: str
+    level: Level
+    parts: tuple[str, ...]
+    index: int
+    of: int
+    phrase_bars: int
+    spans: tuple[Span, ...]
+    is_final: bool = False
+
+    @property
+    def in_phrase(self) -> int:
+        return self.index % self.phrase_bars
+
+    @property
+    def ends_phrase(self) -> bool:
+        return self.in_phrase == self.phrase_bars - 1 or self.index == self.of - 1
+
+    @property
+    def ends_section(self) -> bool:
+        return self.index == self.of - 1
+
+    def chord_at(self, beat: float) -> Chord:
+        """The chord `beat` beats into the bar."""
+        return next((span.chord for span in reversed(self.spans) if span.start <= beat + 1e-6), self.spans[0].chord)
+
+
+def plan_form(style: Style, mode: Mode, bpm: float, seconds: float, shift: int, rng: np.random.Generator) -> list[Bar]:
+    """The bars of a piece; the last one holds the final chord. `shift` raises or lowers every section's level."""
+    beat_seconds = 60.0 / bpm
+    ring = min(RING_SECONDS, 0.42 * seconds)
+    beats = max(int((seconds - ring) / beat_seconds + 1e-6), 0)
+    bars, extra = divmod(beats, style.beats_per_bar)
+    if (extra * beat_seconds + ring) <= max(_LONGEST_RING_SECONDS, ring) and bars:
+        extra = 0
+    sections = _choose_sections(style, bars, rng)
+    progressions: dict[str, list[tuple[Chord, ...]]] = {}
+    form: list[Bar] = []
+    beat = 0.0
+    for number, (name, length) in enumerate(sections):
+        kind = style.sections[name]
+        chords = progressions.get(kind.progression)
+        if chords is None or len(chords) < length:
+            chords = _progression(style, kind, mode, length, rng)
+            progressions[kind.progression] = chords
+        is_last = number == len(sections) - 1
+        chords = chords[:length]
+        if is_last and not extra:
+            chords = _with_cadence(style, mode, chords, rng)
+        for index in range(length):
+            form.append(_bar(style, kind, name, number, index, length, beat, style.beats_per_bar, chords[index], shift))
+            beat += style.beats_per_bar
+    kind = style.sections[sections[-1][0] if sections else style.plans[0].split()[0]]
+    last_name = sections[-1][0] if sections else style.plans[0].split()[0]
+    if extra:
+        chords_of_extra = parse_progression(_pick(style.cadence[mode], rng))[-1]
+        chords_of_extra = chords_of_extra[-extra:] if bars else (parse_chord(style.final[mode]), *chords_of_extra)
+        chords_of_extra = chords_of_extra[:extra] if not bars else chords_of_extra
+        form.append(_bar(style, kind, last_name, len(sections), 0, 1, beat, extra, chords_of_extra, shift))
+        beat += extra
+    final = parse_chord(style.final[mode])
+    number = form[-1].section + 1 if form else 0
+    ring_beats = max(int(np.ceil(seconds / beat_seconds - beat)), 1)
+    last = _bar(style, kind, "end", number, 0, 1, beat, ring_beats, (final,), shift)
+    form.append(Bar(**{**last.__dict__, "is_final": True}))
+    return form
+
+
+def _pick(options: tuple[str, ...], rng: np.random.Generator) -> str:
+    return options[int(rng.integers(len(options)))]
+
+
+def _choose_sections(style: Style, bars: int, rng: np.random.Generator) -> list[tuple[str, int]]:
+    """Names and lengths in bars of the sections that fill `bars`: the plan whose own length is nearest, stretched."""
+    if bars == 0:
+        return []
+
+    def own_length(plan: str) -> int:
+        return sum(style.sections[name].bars for name in plan.split())
+
+    nearest = min(abs(np.log(own_length(plan) / bars)) for plan in style.plans)
+    fitting = [plan for plan in style.plans if abs(np.log(own_length(plan) / bars)) < nearest + 0.12]
+    names = _pick(tuple(fitting), rng).split()
+    while own_length(" ".join(names)) * 1.5 < bars:  # longer than every plan: go round again from the middle
+        names += names[len(names) // 2 :]
+    unit = 4 if bars >= 12 else 2 if bars >= 5 else 1
+    names = names[-max(bars // unit, 1) :]
+    ideal = np.array([style.sections[name].bars for name in names], dtype=float)
+    ideal *= bars / ideal.sum()
+    lengths = np.maximum(np.floor(ideal / unit), 1).astype(int) * unit
+    while lengths.sum() > bars:
+        lengths[int(np.argmax(lengths - ideal))] -= unit
+    while lengths.sum() + unit <= bars:
+        lengths[int(np.argmax(ideal - lengths))] += unit
+    lengths[0 if len(names) > 1 else -1] += bars - int(lengths.sum())
+    return [(name, int(length)) for name, length in zip(names, lengths, strict=True) if length > 0]
+
+
+def _progression(
+    style: Style, kind: SectionStyle, mode: Mode, length: int, rng: np.random.Generator
+) -> list[tuple[Chord, ...]]:
+    """Chords for `length` bars: the longest of the section's progressions that fit, one of them, repeated."""
+    options = [parse_progression(text) for text in style.progressions[kind.progression][mode]]
+    fitting = [option for option in options if len(option) <= length] or options
+    if length % max(len(option) for option in fitting) == 0 and length > 4:
+        fitting = [option for option in fitting if len(option) == max(len(o) for o in fitting)]
+    chosen = fitting[int(rng.integers(len(fitting)))]
+    return [chosen[index % len(chosen)] for index in range(length)]
+
+
+def _with_cadence(
+    style: Style, mode: Mode, chords: list[tuple[Chord, ...]], rng: np.random.Generator
+) -> list[tuple[Chord, ...]]:
+    """The last bars replaced by a cadence that leads home, leaving the section's first bar as it is."""
+    cadence = parse_progression(_pick(style.cadence[mode], rng))
+    cadence = cadence[-max(min(len(cadence), len(chords) - 1), 0) :] if len(chords) > 1 else ()
+    return [*chords[: len(chords) - len(cadence)], *cadence]
+
+
+def _bar(
+    style: Style, kind: SectionStyle, name: str, number: int, index: int, of: int, start: float, beats: int,
+    chords: tuple[Chord, ...], shift: int,
+) -> Bar:  # fmt: skip
+    levels: tuple[Level, ...] = ("low", "mid", "high")
+    level = levels[min(max(levels.index(kind.energy) + shift, 0), 2)]
+    duration = beats / len(chords)
+    starts = [round(index * duration * 2) / 2 for index in range(len(chords))]
+    ends = [*starts[1:], float(beats)]
+    spans = tuple(Span(a, b - a, chord) for a, b, chord in zip(starts, ends, chords, strict=True))
+    phrase = min(style.phrase_bars, 4) if of % 4 == 0 or of > 4 else of
+    return Bar(start, beats, number, name, level, kind.parts, index, of, phrase, spans)

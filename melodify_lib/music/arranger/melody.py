@@ -1,0 +1,201 @@
+"""The lead: a motif that is stated, repeated, varied and resolved.
+
+A *cell* is a bar of melody: a rhythm from the style and a contour in scale steps. A section has cells
+a and b; a phrase is a row of them such as ``a a' b c``, where a prime is a variation (sequence,
+inversion, another rhythm, another ending) and c the close: the opening rhythm, then a long chord tone
+and a breath. Strong beats are pulled to chord tones, so the same cell follows the harmony.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from melodify_lib.music.arranger import patterns
+from melodify_lib.music.arranger.casting import Player
+from melodify_lib.music.arranger.form import Bar
+from melodify_lib.music.arranger.harmony import SCALES, Chord, scale_over
+from melodify_lib.music.arranger.players import Piece, gate_of, options_at, velocity_of
+from melodify_lib.music.arranger.score import Note
+from melodify_lib.music.arranger.styles import PartStyle
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A bar of melody: onsets as (beat, length, accented), and scale steps from the first note."""
+
+    rhythm: tuple[tuple[float, float, bool], ...]
+    contour: tuple[int, ...]
+
+
+def play_melody(player: Player, piece: Piece, register: tuple[int, int], rng: np.random.Generator) -> list[Note]:
+    """The lead over the whole form. Players who share it take phrases in turn, of the same motifs."""
+    motifs: dict[str, dict[str, Cell]] = {}
+    forms: dict[str, list[str]] = {}
+    notes: list[Note] = []
+    at = _home(register)
+    phrase, seen_sections = -1, set()
+    for bar in piece.sounding(player):
+        if bar.in_phrase == 0 or phrase < 0:
+            phrase += 1
+        if bar.name not in motifs:
+            motifs[bar.name] = {name: _cell(player, piece, bar, rng) for name in "ab"}
+            forms[bar.name] = _pick(player.style.phrases, rng).split()
+        elif bar.index == 0 and bar.section not in seen_sections and rng.random() < 0.5:
+            motifs[bar.name]["b"] = _varied(motifs[bar.name]["b"], player, piece, bar, rng)
+        seen_sections.add(bar.section)
+        letters = forms[bar.name]
+        letter = "c" if bar.ends_phrase else letters[min(bar.in_phrase, len(letters) - 1)]
+        cell = motifs[bar.name]["b" if letter[0] == "b" else "a"]
+        if "'" in letter or (letter != "c" and bar.index >= bar.phrase_bars and rng.random() < 0.3):
+            cell = _varied(cell, player, piece, bar, rng)
+        if letter == "c":
+            cell = _closing(cell, bar, piece, rng)
+        height = {"a": 0, "b": 3, "c": -1}[letter[0]] + (2 if bar.level == "high" else 0)
+        line, at = _sing(cell, bar, player, piece, register, at, height, letter == "c", rng)
+        if phrase % player.turns == player.turn:
+            notes += line
+    final = piece.bars[-1]
+    pitch = _nearest([p for p in range(register[0], register[1] + 1) if (p - piece.tonic) % 12 == 0], at)
+    notes.append(Note(final.start, 0.8 * piece.ring_beats, pitch, velocity_of(player, final, piece)))
+    return notes
+
+
+def _home(register: tuple[int, int]) -> int:
+    return (register[0] + register[1]) // 2
+
+
+def _pick(options: Sequence[str], rng: np.random.Generator) -> str:
+    return options[int(rng.integers(len(options)))]
+
+
+def _rhythm(player: Player, piece: Piece, bar: Bar, rng: np.random.Generator) -> tuple[tuple[float, float, bool], ...]:
+    grid = piece.grid(player)
+    pattern = patterns.clean(_pick(options_at(player.style.patterns, bar.level), rng))
+    pattern = patterns.bar_of(pattern, int(rng.integers(16)), piece.style.beats_per_bar * grid)
+    onsets = [(event.step / grid, event.length / grid, event.symbol == "X") for event in patterns.events(pattern)]
+    return tuple(onsets) or ((0.0, float(piece.style.beats_per_bar), False),)
+
+
+def _cell(player: Player, piece: Piece, bar: Bar, rng: np.random.Generator) -> Cell:
+    rhythm = _rhythm(player, piece, bar, rng)
+    return Cell(rhythm, _contour(len(rhythm), player.style, rng))
+
+
+def _contour(count: int, style: PartStyle, rng: np.random.Generator) -> tuple[int, ...]:
+    """Mostly steps in one direction that turns once; a leap is followed by a step back (gap fill, Meyer 1956)."""
+    direction = 1 if rng.random() < 0.5 else -1
+    turn = int(rng.integers(1, max(count, 2)))
+    steps, position, leapt = [0], 0, 0
+    for index in range(1, count):
+        if index == turn:
+            direction = -direction
+        if leapt:
+            move, leapt = -leapt, 0
+        elif rng.random() < style.leap:
+            move = direction * int(rng.integers(2, 5))
+            leapt = 1 if move > 0 else -1
+        else:
+            move = direction * int(rng.choice([0, 1, 1, 1, 2]))
+        position = int(np.clip(position + move, -6, 6))
+        steps.append(position)
+    return tuple(steps)
+
+
+def _varied(cell: Cell, player: Player, piece: Piece, bar: Bar, rng: np.random.Generator) -> Cell:
+    """Sequence, inversion, a new ending, a thinner or another rhythm."""
+    kind = int(rng.integers(5))
+    if kind == 0:
+        shift = int(rng.choice([-2, -1, 1, 2]))
+        return replace(cell, contour=tuple(step + shift for step in cell.contour))
+    if kind == 1:
+        return replace(cell, contour=tuple(-step for step in cell.contour))
+    if kind == 2 and len(cell.contour) > 2:
+        turned = cell.contour[-2] + int(rng.choice([-2, -1, 1, 2]))
+        return replace(cell, contour=(*cell.contour[:-1], turned))
+    if kind == 3 and len(cell.rhythm) > 3:  # tie two notes into one
+        index = int(rng.integers(1, len(cell.rhythm) - 1))
+        beat, length, accent = cell.rhythm[index]
+        following = cell.rhythm[index + 1]
+        merged = (beat, following[0] + following[1] - beat, accent)
+        return Cell(
+            (*cell.rhythm[:index], merged, *cell.rhythm[index + 2 :]),
+            (*cell.contour[: index + 1], *cell.contour[index + 2 :]),
+        )
+    rhythm = _rhythm(player, piece, bar, rng)
+    contour = [cell.contour[min(index, len(cell.contour) - 1)] for index in range(len(rhythm))]
+    return Cell(rhythm, tuple(contour))
+
+
+def _closing(cell: Cell, bar: Bar, piece: Piece, rng: np.random.Generator) -> Cell:
+    """The first half of a cell, then a long note from the middle of the bar or before, then a breath."""
+    last_beat = float(rng.choice([0, 1, 2, 2])) if bar.beats >= 3 else 0.0
+    kept = [index for index, (beat, _, _) in enumerate(cell.rhythm) if beat < last_beat]
+    rhythm = [cell.rhythm[index] for index in kept]
+    if rhythm:
+        beat, length, accent = rhythm[-1]
+        rhythm[-1] = (beat, min(length, last_beat - beat), accent)
+    long = max(min(bar.beats - last_beat - 0.5, 2.5), 0.75)
+    contour = [cell.contour[index] for index in kept]
+    return Cell((*rhythm, (last_beat, long, True)), (*contour, (contour[-1] if contour else 0) - 1))
+
+
+def _sing(
+    cell: Cell, bar: Bar, player: Player, piece: Piece, register: tuple[int, int], before: int, height: int,
+    closing: bool, rng: np.random.Generator,
+) -> tuple[list[Note], int]:  # fmt: skip
+    """A cell in one bar: (its notes, the pitch it ends on)."""
+    scale = SCALES[player.style.scale[piece.mode]]
+    home = min(_home(register) + height, register[1] - 4)
+    gate = gate_of(player, piece)
+    notes: list[Note] = []
+    anchor = None
+    pitch = before
+    for index, ((beat, length, accent), step) in enumerate(zip(cell.rhythm, cell.contour, strict=True)):
+        if beat >= bar.beats:
+            break
+        chord = bar.chord_at(beat)
+        ladder = _ladder(scale_over(scale, chord), piece.tonic, register)
+        chordal = _ladder(chord.classes[:4], piece.tonic, register)
+        if anchor is None:
+            anchor = _nearest(chordal, round(0.45 * before + 0.55 * home) - step)
+        base = ladder.index(_nearest(ladder, anchor))
+        wanted = ladder[int(np.clip(base + step, 0, len(ladder) - 1))]
+        is_strong = beat % 2 == 0 or length >= 1
+        is_last = index == len(cell.rhythm) - 1
+        if closing and is_last:
+            wanted = _resolution(chord, piece, register, pitch, bar)
+        elif is_strong:
+            wanted = _nearest(chordal, wanted)
+        if abs(wanted - pitch) > 12:
+            wanted += 12 if wanted < pitch else -12
+        pitch = wanted
+        length = min(length, bar.beats - beat)
+        velocity = velocity_of(player, bar, piece, (1.1 if accent else 1.0) * (1.04 if is_strong else 0.95))
+        start = bar.start + beat
+        if player.style.grace and length >= 0.5 and rng.random() < player.style.grace:
+            short = min(0.09 * piece.bpm / 60, 0.2)
+            below = ladder[max(ladder.index(_nearest(ladder, pitch)) - 1, 0)]
+            notes.append(Note(start, short, below, max(velocity - 15, 1)))
+            start, length = start + short, length - short
+        sounding = length if closing and is_last else length * gate
+        notes.append(Note(start, sounding, pitch, velocity))
+    return notes, pitch
+
+
+def _resolution(chord: Chord, piece: Piece, register: tuple[int, int], at: int, bar: Bar) -> int:
+    """Where a phrase comes to rest: on the tonic where the chord has it and the section ends, else a near chord tone."""
+    classes = chord.classes[:3]
+    if bar.ends_section and 0 in classes:
+        classes = (0,)
+    return _nearest(_ladder(classes, piece.tonic, register), at)
+
+
+def _ladder(classes: Sequence[int], tonic: int, register: tuple[int, int]) -> list[int]:
+    return [pitch for pitch in range(register[0], register[1] + 1) if (pitch - tonic) % 12 in classes]
+
+
+def _nearest(ladder: Sequence[int], pitch: int) -> int:
+    return min(ladder, key=lambda other: (abs(other - pitch), other))

@@ -1,0 +1,352 @@
+"""What each kind of part plays over the form: drums, bass, chords, arpeggios, pads, counter-lines.
+
+All take the bars and give back notes on the even grid, in beats; `humanize` makes them a
+performance. The lead has its own module, `melody`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from melodify_lib.music.arranger import patterns
+from melodify_lib.music.arranger.casting import Player
+from melodify_lib.music.arranger.expression import Expression
+from melodify_lib.music.arranger.form import Bar, Span
+from melodify_lib.music.arranger.harmony import SCALES, Chord, scale_over, voice
+from melodify_lib.music.arranger.instruments import drums
+from melodify_lib.music.arranger.score import Note
+from melodify_lib.music.arranger.styles import Level, Mode, Style
+
+LEVEL_DYNAMICS: dict[Level, float] = {"low": 0.84, "mid": 0.94, "high": 1.04}
+_NEAREST: dict[Level, tuple[Level, ...]] = {
+    "low": ("low", "mid", "high"),
+    "mid": ("mid", "high", "low"),
+    "high": ("high", "mid", "low"),
+}
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What everybody who plays has to know of the piece. `tonic` is a pitch class."""
+
+    style: Style
+    bars: tuple[Bar, ...]
+    tonic: int
+    mode: Mode
+    bpm: float
+    expression: Expression
+    ring_beats: float
+
+    def grid(self, player: Player) -> int:
+        return player.style.grid or self.style.steps_per_beat
+
+    def sounding(self, player: Player) -> Iterator[Bar]:
+        """The bars in which a player plays, but for the last. One who is in no section of the form joins its last."""
+        body = [bar for bar in self.bars if not bar.is_final]
+        chosen = [bar for bar in body if not bar.parts or player.part in bar.parts]
+        if not chosen:
+            chosen = [bar for bar in body if bar.section == body[-1].section] if body else []
+        yield from chosen
+
+
+def options_at(by_level: dict[Level, tuple[str, ...]], level: Level) -> tuple[str, ...]:
+    """What there is at a level, or at the nearest that there is anything at."""
+    return next((by_level[near] for near in _NEAREST[level] if by_level.get(near)), ())
+
+
+class _Choices:
+    """One choice per section name and level, so that a verse sounds like the verse before."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self.rng = rng
+        self.made: dict[tuple[str, str], int] = {}
+
+    def index(self, name: str, level: str, count: int) -> int:
+        key = (name, level)
+        if key not in self.made:
+            self.made[key] = int(self.rng.integers(count))
+        return self.made[key] % count
+
+
+def velocity_of(player: Player, bar: Bar, piece: Piece, accent: float = 1.0) -> int:
+    """The usual touch of a part, as the section, the moods and an accent change it."""
+    rise = 1 + 0.04 * (bar.index / max(bar.of - 1, 1))  # every section grows a little
+    velocity = player.style.velocity * LEVEL_DYNAMICS[bar.level] * piece.expression.dynamics * rise * accent
+    return int(np.clip(round(velocity), 12, 125))
+
+
+def gate_of(player: Player, piece: Piece) -> float:
+    """The share of a note's length that sounds; at slow tempi notes are held, or holes would open."""
+    gate = player.style.gate * piece.expression.articulation
+    return float(np.clip(max(gate, 1.0 if piece.bpm < 56 else 0.0), 0.1, 1.3))
+
+
+# Drums ---------------------------------------------------------------------------------------------------
+
+_STROKES = {"X": 1.18, "x": 1.0, ",": 0.5, "?": 0.62}
+
+
+def play_drums(player: Player, piece: Piece, rng: np.random.Generator) -> list[Note]:
+    """Grooves by energy, a fill where a section ends, a crash where a full one begins."""
+    style, choices, notes = player.style, _Choices(rng), []
+    before: Bar | None = None
+    grid = piece.grid(player)
+    for bar in piece.sounding(player):
+        grooves = next((style.grooves[near] for near in _NEAREST[bar.level] if style.grooves.get(near)), ())
+        groove = grooves[choices.index(bar.name, bar.level, len(grooves))]
+        filling = bar.ends_section or (bar.ends_phrase and bar.level != "low" and rng.random() < 0.4)
+        if style.fills and filling and bar.of > 1 and bar.beats == piece.style.beats_per_bar:
+            groove = style.fills[int(rng.integers(len(style.fills)))]
+        new_section = before is None or before.section != bar.section
+        if style.crash and new_section and (bar.level == "high" or (before is not None and bar.level == "mid")):
+            notes += _hit(player, "crash", bar.start, velocity_of(player, bar, piece, 1.05))
+        for drum, text in groove.items():
+            pattern = patterns.clean(text)
+            for event in patterns.events(patterns.bar_of(pattern, bar.index, piece.style.beats_per_bar * grid)):
+                if event.symbol == "?" and rng.random() < 0.55:
+                    continue
+                beat = event.step / grid
+                if beat < bar.beats:
+                    velocity = velocity_of(player, bar, piece, _STROKES[event.symbol])
+                    notes += _hit(player, drum, bar.start + beat, velocity)
+        before = bar
+    final = piece.bars[-1]
+    velocity = velocity_of(player, final, piece, 1.05)
+    for drum in ("kick", "crash") if style.crash else ("kick",):
+        notes += _hit(player, drum, final.start, velocity)
+    return notes
+
+
+def _hit(player: Player, drum: str, start: float, velocity: int) -> list[Note]:
+    keys = player.instrument.hits or drums()
+    return [Note(start, 0.25, keys[drum], velocity)] if drum in keys else []
+
+
+# Bass ----------------------------------------------------------------------------------------------------
+
+
+def play_bass(player: Player, piece: Piece, register: tuple[int, int], rng: np.random.Generator) -> list[Note]:
+    """Bass lines: degrees over each chord, walking where the pattern walks."""
+    choices, notes, grid, gate = _Choices(rng), [], piece.grid(player), gate_of(player, piece)
+    at = register[0] + 9
+    bars = list(piece.sounding(player))
+    for bar in bars:
+        options = options_at(player.style.patterns, bar.level)
+        pattern = patterns.clean(options[choices.index(bar.name, bar.level, len(options))])
+        pattern = patterns.bar_of(pattern, bar.index, piece.style.beats_per_bar * grid)
+        events = list(patterns.events(pattern))
+        played: set[Span] = set()
+        for number, event in enumerate(events):
+            beat, length = event.step / grid, event.length / grid
+            if beat >= bar.beats:
+                continue
+            span = next(s for s in reversed(bar.spans) if s.start <= beat + 1e-6)
+            following = _next_chord(piece, bar, span)
+            ghost = event.symbol == "g"
+            symbol = event.symbol
+            if span not in played and symbol not in "1R8" and not ghost:
+                symbol = "1"  # a new chord is told by its root
+            played.add(span)
+            is_last = number + 1 == len(events) or events[number + 1].step / grid >= span.start + span.duration
+            pitch = _bass_pitch(symbol, span.chord, following, piece, register, at, is_last, rng)
+            at = at if ghost or symbol in "8v" else pitch
+            accent = 0.55 if ghost else 1.06 if beat == 0 else 1.0
+            length = min(length, bar.beats - beat)
+            sounding = min(length, 0.12) if ghost else length * gate
+            notes.append(Note(bar.start + beat, sounding, pitch, velocity_of(player, bar, piece, accent)))
+    final = piece.bars[-1]
+    root = _nearest(piece.tonic + final.spans[0].chord.bass, at, register)
+    notes.append(Note(final.start, piece.ring_beats, root, velocity_of(player, final, piece, 1.05)))
+    return notes
+
+
+def _next_chord(piece: Piece, bar: Bar, span: Span) -> Chord:
+    index = bar.spans.index(span)
+    if index + 1 < len(bar.spans):
+        return bar.spans[index + 1].chord
+    position = next(i for i, other in enumerate(piece.bars) if other.start == bar.start)
+    return piece.bars[min(position + 1, len(piece.bars) - 1)].spans[0].chord
+
+
+def _bass_pitch(
+    symbol: str, chord: Chord, following: Chord, piece: Piece, register: tuple[int, int], at: int, is_last: bool,
+    rng: np.random.Generator,
+) -> int:  # fmt: skip
+    root = _nearest(piece.tonic + (chord.bass if symbol in "1Rg" else chord.root), at, register)
+    target = _nearest(piece.tonic + following.bass, at, register)
+    if symbol == "w":
+        return _walk(chord, target, piece, register, at, is_last, rng)
+    if symbol == "a":
+        return _clamp(target + (1 if target < root or rng.random() < 0.25 else -1), register)
+    if symbol == "8":
+        return root + 12 if root + 12 <= register[1] + 7 else root
+    if symbol == "v":
+        return _clamp(root - 5 if 7 in chord.tones else root - 6, register)
+    if symbol in "1Rg":
+        return root
+    degree = int(symbol)
+    low_root = root if root + 9 <= register[1] + 5 else root - 12
+    return _clamp(low_root + _degree(chord, degree, piece.mode), (register[0], register[1] + 7))
+
+
+def _degree(chord: Chord, degree: int, mode: Mode) -> int:
+    """Semitones above the root of a degree of the chord's scale."""
+    wanted = {3: (3, 4, 5, 2), 5: (7, 6, 8), 7: (10, 11, 9)}.get(degree, ())
+    for tone in chord.tones:
+        if tone in wanted:
+            return tone
+    scale = scale_over(SCALES[mode], chord)
+    above = sorted((step - chord.root) % 12 for step in scale)
+    usual = {2: 2, 3: 4, 4: 5, 5: 7, 6: 9, 7: 10}[degree]
+    return min(above, key=lambda step: (abs(step - usual), step))
+
+
+def _walk(
+    chord: Chord, target: int, piece: Piece, register: tuple[int, int], at: int, is_last: bool,
+    rng: np.random.Generator,
+) -> int:  # fmt: skip
+    """The next step of a walking line: on towards the next root, and last a semitone or a step beside it."""
+    if is_last:
+        sides = [target - 1, target + 1, target - 2, target + 2, target + 7]
+        weights = np.array([4.0, 2.5, 1.5, 1.5, 1.0]) * [abs(side - at) in range(1, 8) for side in sides]
+        if weights.sum():
+            return _clamp(sides[int(rng.choice(5, p=weights / weights.sum()))], register)
+    scale = scale_over(SCALES[piece.mode], chord)
+    near = [pitch for pitch in range(at - 5, at + 6) if (pitch - piece.tonic) % 12 in scale and pitch != at]
+    near = [pitch for pitch in near if register[0] <= pitch <= register[1]] or [_clamp(at, register)]
+    chordal = [1.8 if (pitch - piece.tonic) % 12 in chord.classes else 1.0 for pitch in near]
+    towards = [2.2 if (pitch - at) * ((target - at) or rng.choice([-1, 1])) > 0 else 1.0 for pitch in near]
+    stepwise = [1.6 if abs(pitch - at) <= 2 else 1.0 for pitch in near]
+    weights = np.array(chordal) * towards * stepwise
+    return near[int(rng.choice(len(near), p=weights / weights.sum()))]
+
+
+# Chords, arpeggios, pads, answers ---------------------------------------------------------------------------
+
+
+def play_chords(player: Player, piece: Piece, register: tuple[int, int], rng: np.random.Generator) -> list[Note]:
+    """Voiced chords in rhythm; an answer plays the same only where the lead breathes."""
+    style, notes, grid, gate = player.style, [], piece.grid(player), gate_of(player, piece)
+    choices, before = _Choices(rng), ()
+    strum = style.strum_ms * piece.bpm / 60_000
+    for bar in piece.sounding(player):
+        if style.plays == "answer" and not (bar.ends_phrase or (bar.level == "high" and bar.in_phrase % 2)):
+            continue
+        options = options_at(style.patterns, bar.level) or ("x" + "-" * (piece.style.beats_per_bar * grid - 1),)
+        pattern = patterns.clean(options[choices.index(bar.name, bar.level, len(options))])
+        pattern = patterns.bar_of(pattern, bar.index, piece.style.beats_per_bar * grid)
+        for event, start, length, span in _pieces(pattern, bar, grid):
+            accent = {"X": 1.15, ",": 0.7, "m": 0.85}.get(event.symbol, 1.0)
+            velocity = velocity_of(player, bar, piece, accent)
+            if event.symbol in "bfm":
+                pitch = _low_note(event.symbol, span.chord, piece, register)
+                sounding = length * (0.45 if event.symbol == "m" else gate)
+                pitches: Sequence[int] = (pitch, pitch + 7) if event.symbol == "m" else (pitch,)
+                notes += [Note(bar.start + start, sounding, p, velocity) for p in pitches]
+                continue
+            before = voice(span.chord, piece.tonic, style.voices, register, before, style.spread)
+            sounding = min(length * gate, length) if style.plays != "sustain" else length
+            notes += _strummed(before, bar.start + start, sounding, velocity, strum, event.step)
+    final = piece.bars[-1]
+    before = voice(final.spans[0].chord, piece.tonic, style.voices, register, before, style.spread)
+    velocity = velocity_of(player, final, piece)
+    notes += _strummed(before, final.start, piece.ring_beats, velocity, 1.5 * strum, 0)
+    return notes
+
+
+def _pieces(pattern: str, bar: Bar, grid: int) -> Iterator[tuple[patterns.Event, float, float, Span]]:
+    """The events of a bar, cut where the chord changes under them: (event, start, length, chord's span)."""
+    for event in patterns.events(pattern):
+        start, end = event.step / grid, min((event.step + event.length) / grid, bar.beats)
+        for span in bar.spans:
+            a, b = max(start, span.start), min(end, span.start + span.duration)
+            if b - a > 1e-6:
+                yield event, a, b - a, span
+
+
+def _strummed(
+    pitches: Sequence[int], start: float, length: float, velocity: int, strum: float, step: int
+) -> list[Note]:
+    """A chord from its lowest note up on the beat, and down on every second step, as a plectrum goes."""
+    order = pitches if step % 2 == 0 else tuple(reversed(pitches))
+    late = min(strum, 0.5 * length / max(len(order), 1))
+    return [
+        Note(start + index * late, max(length - index * late, 0.05), pitch, velocity - (3 if index else 0))
+        for index, pitch in enumerate(order)
+    ]
+
+
+def _low_note(symbol: str, chord: Chord, piece: Piece, register: tuple[int, int]) -> int:
+    low = register[0] - (0 if symbol == "m" else 5)
+    classes = chord.root + 7 if symbol == "f" and 7 in chord.tones else chord.bass
+    return low + (piece.tonic + classes - low) % 12
+
+
+def play_arpeggio(player: Player, piece: Piece, register: tuple[int, int], rng: np.random.Generator) -> list[Note]:
+    """Broken chords: digits count the chord's tones upwards, past the last one an octave higher."""
+    style, notes, grid, gate = player.style, [], piece.grid(player), gate_of(player, piece)
+    choices, before = _Choices(rng), ()
+    for bar in piece.sounding(player):
+        options = options_at(style.patterns, bar.level)
+        pattern = patterns.clean(options[choices.index(bar.name, bar.level, len(options))])
+        pattern = patterns.bar_of(pattern, bar.index, piece.style.beats_per_bar * grid)
+        last: Span | None = None
+        for event, start, length, span in _pieces(pattern, bar, grid):
+            if span is not last:
+                before, last = voice(span.chord, piece.tonic, style.voices, register, before, style.spread), span
+            turn, index = divmod(int(event.symbol) - 1, len(before))
+            pitch = before[index] + 12 * turn
+            pitch = pitch if pitch <= register[1] + 5 else pitch - 12
+            accent = 1.08 if start == int(start) else 0.94
+            notes.append(Note(bar.start + start, length * gate, pitch, velocity_of(player, bar, piece, accent)))
+    final = piece.bars[-1]
+    before = voice(final.spans[0].chord, piece.tonic, max(style.voices, 3), register, before, style.spread)
+    roll = 70 * piece.bpm / 60_000
+    velocity = velocity_of(player, final, piece, 0.95)
+    for index, pitch in enumerate(before):
+        start = final.start + min(index * roll, 0.25 * piece.ring_beats)
+        notes.append(Note(start, piece.ring_beats, pitch, velocity))
+    return notes
+
+
+def play_counter(player: Player, piece: Piece, register: tuple[int, int], rng: np.random.Generator) -> list[Note]:
+    """A slow line of guide tones: of each chord the third, seventh or fifth that lies nearest."""
+    style, notes, grid = player.style, [], piece.grid(player)
+    choices = _Choices(rng)
+    at = (register[0] + register[1]) // 2 + int(rng.integers(-3, 4))
+    whole = "x" + "-" * (piece.style.beats_per_bar * grid - 1)
+    for bar in piece.sounding(player):
+        options = options_at(style.patterns, bar.level) or (whole,)
+        pattern = patterns.clean(options[choices.index(bar.name, bar.level, len(options))])
+        pattern = patterns.bar_of(pattern, bar.index, piece.style.beats_per_bar * grid)
+        for event, start, length, span in _pieces(pattern, bar, grid):
+            guides = [tone for tone in span.chord.tones if tone in (3, 4, 10, 11, 9, 7)] or [0]
+            near = [_nearest(piece.tonic + span.chord.root + tone, at, register) for tone in guides]
+            at = min(near, key=lambda pitch: (abs(pitch - at) + (0.5 if pitch == at and start else 0), pitch))
+            accent = 1.08 if event.symbol == "X" else 1.0
+            notes.append(Note(bar.start + start, length, at, velocity_of(player, bar, piece, accent)))
+    final = piece.bars[-1]
+    chord = final.spans[0].chord
+    at = min((_nearest(piece.tonic + tone, at, register) for tone in chord.classes), key=lambda p: (abs(p - at), p))
+    notes.append(Note(final.start, piece.ring_beats, at, velocity_of(player, final, piece)))
+    return notes
+
+
+def _nearest(pitch_class: int, at: int, register: tuple[int, int]) -> int:
+    """The pitch of a class that is nearest to `at` within the register (which spans an octave)."""
+    base = at + (pitch_class - at + 6) % 12 - 6
+    return _clamp(base, register)
+
+
+def _clamp(pitch: int, register: tuple[int, int]) -> int:
+    while pitch < register[0]:
+        pitch += 12
+    while pitch > register[1]:
+        pitch -= 12
+    return pitch
+
+
+Play = Callable[[Player, Piece, tuple[int, int], np.random.Generator], list[Note]]

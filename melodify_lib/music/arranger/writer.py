@@ -1,0 +1,152 @@
+"""Writes the score: description, length and seed in; form, harmony, parts and mix out. No sound yet."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+
+from melodify_lib.music.arranger.casting import Player, cast
+from melodify_lib.music.arranger.expression import expression_of
+from melodify_lib.music.arranger.form import Bar, plan_form
+from melodify_lib.music.arranger.humanize import humanize
+from melodify_lib.music.arranger.melody import play_melody
+from melodify_lib.music.arranger.players import (
+    Piece,
+    Play,
+    play_arpeggio,
+    play_bass,
+    play_chords,
+    play_counter,
+    play_drums,
+)
+from melodify_lib.music.arranger.score import Mix, Note, Part, Score, Section
+from melodify_lib.music.arranger.styles import Plays, style_of
+from melodify_lib.nouns import MusicDescription
+
+_PLAYS: dict[Plays, Play] = {
+    "bass": play_bass,
+    "chords": play_chords,
+    "sustain": play_chords,
+    "answer": play_chords,
+    "arpeggio": play_arpeggio,
+    "counter": play_counter,
+    "melody": play_melody,
+}
+
+
+def write_score(description: MusicDescription, seconds: float, seed: int) -> Score:
+    """The score of a description. The same arguments give the same score, on any machine."""
+    style = style_of(description.genre)
+    expression = expression_of(description.moods)
+    bars = plan_form(
+        style, description.mode, description.bpm, seconds, expression.energy, _generator(description, seed, "form")
+    )
+    beat_seconds = 60.0 / description.bpm
+    # The last notes are let go before the end, so that their release and the room can be heard.
+    ring_beats = max(seconds / beat_seconds - bars[-1].start - 0.7 / beat_seconds, 0.25)
+    piece = Piece(
+        style, tuple(bars), description.tonic, description.mode, description.bpm, expression, ring_beats
+    )
+    players = cast(style, description.instruments, _generator(description, seed, "casting"))
+    parts = [_write_part(player, piece, seconds, description, seed) for player in players]
+    return Score(
+        title=f"{description.genre} in {description.key}",
+        bpm=float(description.bpm),
+        key=description.key,
+        seconds=seconds,
+        beats_per_bar=style.beats_per_bar,
+        bars=tuple(bar.beats for bar in bars),
+        sections=_sections(bars),
+        parts=_named_apart([part for part in parts if part.notes]),
+        brightness_db=style.tilt_db + expression.brightness_db,
+        reverb_seconds=style.reverb_seconds,
+        delay_beats=style.delay_beats,
+    )
+
+
+def _generator(description: MusicDescription, seed: int, purpose: str) -> np.random.Generator:
+    """Each purpose has dice of its own, so that an instrument more does not change the others' notes."""
+    digest = hashlib.sha256(f"{description.to_json()}\n{seed}\n{purpose}".encode()).digest()
+    return np.random.default_rng(int.from_bytes(digest[:16], "big"))
+
+
+def _write_part(player: Player, piece: Piece, seconds: float, description: MusicDescription, seed: int) -> Part:
+    style, instrument = player.style, player.instrument
+    # Those who share the lead draw from the same dice: they play phrases of one melody.
+    purpose = player.part if player.turns > 1 else f"{player.part}: {player.name}"
+    rng = _generator(description, seed, purpose)
+    if instrument.is_unpitched or style.plays == "drums":
+        notes = play_drums(player, piece, rng) if style.plays == "drums" else []
+    else:
+        notes = _PLAYS[style.plays](player, piece, _register(player, piece), rng)
+    last_beat = (seconds - 0.05) * piece.bpm / 60
+    performed = humanize(
+        _in_range(notes, player), piece.style.feel, style.late_ms, piece.bpm, last_beat,
+        _generator(description, seed, f"touch: {player.name} in {player.part}"),
+    )  # fmt: skip
+    program = instrument.kit if instrument.kit is not None else instrument.program
+    return Part(
+        name=player.name,
+        role=style.role,
+        program=program or 0,
+        is_drum=instrument.is_drum,
+        notes=performed,
+        mix=Mix(**style.mix.model_dump() | {"level_db": style.mix.level_db + instrument.level}),
+        attack_s=style.attack,
+        release_s=style.release + instrument.release,
+        vibrato_cents=instrument.vibrato if style.plays in ("melody", "counter") else 0.0,
+    )
+
+
+def _register(player: Player, piece: Piece) -> tuple[int, int]:
+    """Where a part plays: the style's register as the moods shift it, within what the instrument can do."""
+    (low, high), (lowest, highest) = player.style.register, player.instrument.range
+    shift = piece.expression.register if player.style.plays in ("melody", "arpeggio") else 0
+    low, high = low + shift, high + shift
+    if player.doubles and player.style.plays not in ("melody", "bass"):
+        low, high = low + 5, high + 5
+    while low + 11 > highest:
+        low, high = low - 12, high - 12
+    while high - 11 < lowest:
+        low, high = low + 12, high + 12
+    low, high = max(low, lowest), min(high, highest)
+    return (low, high) if high - low >= 12 else (max(lowest, high - 14), min(highest, max(low + 14, high)))
+
+
+def _in_range(notes: list[Note], player: Player) -> list[Note]:
+    """Notes folded by octaves into the instrument's range; of two that then fall together, one."""
+    if player.instrument.is_unpitched:
+        return notes
+    low, high = player.instrument.range
+    folded = {}
+    for note in notes:
+        pitch = note.pitch
+        while pitch < low:
+            pitch += 12
+        while pitch > high:
+            pitch -= 12
+        folded.setdefault((round(note.start, 4), pitch), Note(note.start, note.duration, pitch, note.velocity))
+    return list(folded.values())
+
+
+def _sections(bars: list[Bar]) -> tuple[Section, ...]:
+    sections: list[Section] = []
+    for bar in bars:
+        if bar.index == 0:
+            sections.append(Section(bar.name, bar.start, float(bar.beats)))
+        else:
+            last = sections[-1]
+            sections[-1] = Section(last.name, last.start, last.duration + bar.beats)
+    return tuple(sections)
+
+
+def _named_apart(parts: list[Part]) -> tuple[Part, ...]:
+    """Parts of one name are numbered, so that a sequencer's track list can be read."""
+    seen: dict[str, int] = {}
+    named = []
+    for part in parts:
+        seen[part.name] = seen.get(part.name, 0) + 1
+        name = part.name if seen[part.name] == 1 else f"{part.name} {seen[part.name]}"
+        named.append(Part(**{**part.__dict__, "name": name}))
+    return tuple(named)

@@ -1,0 +1,130 @@
+"""What the notebooks draw. Every function returns a matplotlib figure."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from melodify_lib.moods import MOODS
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from PIL.Image import Image
+
+    from melodify_lib.nouns import Caption, Track
+
+
+def plot_caption(image: Image, caption: Caption) -> Figure:
+    """The picture, its palette, and where it lies between unpleasant and pleasant, calm and excited."""
+    figure, (left, right) = _subplots(1, 2, (11, 4.2), width_ratios=(1.4, 1))
+    left.imshow(image)
+    left.set_axis_off()
+    for index, colour in enumerate(caption.palette):
+        left.add_patch(_rectangle((index / len(caption.palette), -0.08), 1 / len(caption.palette), 0.06, colour, left))
+    right.axhline(0, color="0.8", lw=1)
+    right.axvline(0, color="0.8", lw=1)
+    for mood, (valence, arousal) in MOODS.items():
+        right.text(valence, arousal, mood, ha="center", va="center", fontsize=6, color="0.6")
+    right.plot(caption.valence or 0, caption.arousal or 0, "o", ms=12, color="C3")
+    right.set(
+        xlim=(-1.1, 1.1), ylim=(-1.1, 1.1), xlabel="valence (unpleasant → pleasant)", ylabel="arousal (calm → excited)"
+    )
+    return figure
+
+
+def plot_track(track: Track) -> Figure:
+    """Waveform and spectrogram."""
+    figure, (top, bottom) = _subplots(2, 1, (11, 4.6), sharex=True, height_ratios=(1, 2))
+    mono = track.audio.mean(axis=0)
+    step = max(mono.size // 4000, 1)
+    frames = mono[: mono.size // step * step].reshape(-1, step)
+    time = np.arange(len(frames)) * step / track.sample_rate
+    top.fill_between(time, frames.min(axis=1), frames.max(axis=1), lw=0)
+    top.set(ylabel="amplitude", ylim=(-1, 1))
+    bottom.specgram(mono + 1e-9, NFFT=2048, Fs=track.sample_rate, noverlap=1024, vmin=-140, cmap="magma")
+    bottom.set(xlabel="time (s)", ylabel="frequency (Hz)", yscale="symlog", ylim=(40, 16_000))
+    return figure
+
+
+def plot_score(midi: bytes) -> Figure:
+    """Piano roll of a MIDI file: a colour a part."""
+    import mido
+
+    figure, axes = _subplots(1, 1, (11, 4.2))
+    for index, (name, notes) in enumerate(_notes(mido.MidiFile(file=io.BytesIO(midi))).items()):
+        starts, lengths, pitches = np.array(notes).T
+        axes.barh(pitches, lengths, left=starts, height=0.8, color=f"C{index % 10}", label=name)
+    octaves = range(24, 109, 12)
+    axes.set(
+        xlabel="time (s)", ylabel="pitch", yticks=octaves, yticklabels=[f"C{pitch // 12 - 1}" for pitch in octaves]
+    )
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+    return figure
+
+
+def _notes(file: Any) -> dict[str, list[tuple[float, float, int]]]:
+    """(start in seconds, length in seconds, pitch) of every note, by track name; drums are left out."""
+    notes: dict[str, list[tuple[float, float, int]]] = {}
+    tempo = next((message.tempo for track in file.tracks for message in track if message.type == "set_tempo"), 500_000)
+    second = tempo / 1e6 / file.ticks_per_beat
+    for track in file.tracks:
+        now, sounding = 0, {}
+        for message in track:
+            now += message.time
+            if message.type == "note_on" and message.velocity and message.channel != 9:
+                sounding[message.note] = now
+            elif message.type in ("note_on", "note_off") and message.note in sounding:
+                start = sounding.pop(message.note)
+                notes.setdefault(track.name, []).append((start * second, (now - start) * second, message.note))
+    return notes
+
+
+def plot_counts(counts: Mapping[str, Mapping[str, int]]) -> Figure:
+    """Stacked bars: for each split, how many examples each genre has."""
+    figure, axes = _subplots(1, 1, (11, 3.6))
+    genres = list(dict.fromkeys(genre for split in counts.values() for genre in split))
+    below = np.zeros(len(genres))
+    for name, split in counts.items():
+        heights = np.array([split.get(genre, 0) for genre in genres])
+        axes.bar(genres, heights, bottom=below, label=name)
+        below += heights
+    axes.set(ylabel="examples")
+    axes.tick_params(axis="x", rotation=60)
+    axes.legend(frameon=False, ncols=len(counts))
+    return figure
+
+
+def plot_ranges(ranges: Mapping[str, tuple[float, float]], label: str) -> Figure:
+    """A horizontal bar from least to most for each name."""
+    figure, axes = _subplots(1, 1, (11, 4.6))
+    names = list(ranges)[::-1]
+    axes.barh(names, [ranges[name][1] - ranges[name][0] for name in names], left=[ranges[name][0] for name in names])
+    axes.set(xlabel=label)
+    return figure
+
+
+def plot_curves(curves: Mapping[str, Sequence[float]], step_label: str = "step") -> Figure:
+    """One small plot a curve."""
+    figure, axes = _subplots(1, len(curves), (11, 3))
+    for panel, (name, values) in zip(np.atleast_1d(axes), curves.items(), strict=True):
+        panel.plot(range(1, len(values) + 1), values)
+        panel.set(title=name, xlabel=step_label)
+    return figure
+
+
+def _subplots(rows: int, columns: int, size: tuple[float, float], **options: Any) -> tuple[Figure, Any]:
+    # The figure is returned, not shown twice: no pyplot, so no global state.
+    from matplotlib.figure import Figure
+
+    ratios = {name: options.pop(name) for name in ("width_ratios", "height_ratios") if name in options}
+    figure = Figure(figsize=size, layout="constrained")
+    return figure, figure.subplots(rows, columns, gridspec_kw=ratios or None, **options)
+
+
+def _rectangle(corner: tuple[float, float], width: float, height: float, colour: str, axes: Any) -> Any:
+    from matplotlib.patches import Rectangle
+
+    return Rectangle(corner, width, height, color=colour, transform=axes.transAxes, clip_on=False)

@@ -34,23 +34,24 @@ def examine(settings: Settings | None = None) -> list[Finding]:
             True, "melodify", f"{version('melodify')}, Python {platform.python_version()}, {os.cpu_count()} processors"
         ),
         Finding(True, "profile", settings.profile),
-        *(_stage(name, lambda build=build: build(settings)) for name, build in _BUILDERS.items()),
+        *(_stage(name, build, settings) for name, build in _BUILDERS.items()),
         Finding(True, "torch", _torch()),
         _store(settings.store),
         *(_extra(name, modules) for name, modules in _EXTRAS.items()),
     ]
 
 
-_BUILDERS: dict[str, Callable[[Settings], stages.Captioner | stages.Describer | stages.Musician]] = {
+Build = Callable[[Settings], stages.Captioner | stages.Describer | stages.Musician]
+_BUILDERS: dict[str, Build] = {
     "captioner": stages.captioner,
     "describer": stages.describer,
     "musician": stages.musician,
 }
 
 
-def _stage(name: str, build: Callable[[], stages.Captioner | stages.Describer | stages.Musician]) -> Finding:
+def _stage(name: str, build: Build, settings: Settings) -> Finding:
     try:
-        found = build().version
+        found = build(settings).version
     except MelodifyError as error:
         return Finding(False, name, str(error))
     return Finding(True, name, f"{found.name} {found.version}")

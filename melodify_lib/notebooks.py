@@ -103,7 +103,10 @@ def _declared(path: Path) -> set[str]:
         import papermill
     except ModuleNotFoundError as error:
         raise MissingDependencyError("notebooks need an extra: pip install 'melodify[notebooks]'") from error
-    return set(papermill.inspect_notebook(str(path)))
+    try:
+        return set(papermill.inspect_notebook(str(path)))
+    except Exception as error:  # papermill and nbformat raise a dozen kinds for a file that is no notebook
+        raise NotebookError(f"{path} cannot be read as a notebook: {error}") from error
 
 
 def _execute(path: Path, run: Path, parameters: dict[str, Any], timeout: int) -> NotebookResult:
@@ -123,6 +126,7 @@ def _execute(path: Path, run: Path, parameters: dict[str, Any], timeout: int) ->
             kernel_name=KERNEL,
             cwd=str(path.parent),
             execution_timeout=timeout,
+            extra_arguments=["--IPKernelApp.log_level=ERROR"],  # it warns of TCP on loopback
             progress_bar={"desc": path.stem, "leave": False, "file": sys.stderr},
         )
     except papermill.PapermillExecutionError as failure:

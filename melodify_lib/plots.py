@@ -119,7 +119,7 @@ def _subplots(rows: int, columns: int, size: tuple[float, float], **options: Any
     # The figure is returned, not shown twice: no pyplot, so no global state.
     from matplotlib.figure import Figure
 
-    ratios = {name: options.pop(name) for name in ("width_ratios", "height_ratios") if name in options}
+    ratios: dict[str, Any] = {name: options.pop(name) for name in ("width_ratios", "height_ratios") if name in options}
     figure = Figure(figsize=size, layout="constrained")
     return figure, figure.subplots(rows, columns, gridspec_kw=ratios or None, **options)
 

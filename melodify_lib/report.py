@@ -15,7 +15,7 @@ def write_report(run: Path, results: Sequence[NotebookResult]) -> Path:
     from jinja2 import Environment
     from nbconvert import HTMLExporter
 
-    exporter = HTMLExporter(exclude_input_prompt=True, exclude_output_prompt=True)
+    exporter = HTMLExporter(exclude_input_prompt=True, exclude_output_prompt=True)  # type: ignore[no-untyped-call]
     for result in results:
         executed = run / f"{result.notebook}.ipynb"
         if executed.exists():

@@ -7,12 +7,14 @@ only place that knows which implementations there are; a module is imported when
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 from melodify_lib.errors import SettingsError
 from melodify_lib.nouns import Caption, MusicDescription, StageVersion, Track
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from PIL.Image import Image
 
     from melodify_lib.settings import Settings
@@ -39,6 +41,10 @@ class Describer(Protocol):
         """Describe the music for `caption`, in `genre` (one of `GENRES`) if it is given."""
         ...
 
+    def export(self, folder: Path) -> None:
+        """Write the model into `folder`, so that another process can use it as `Settings.describer_model`."""
+        ...
+
 
 class Musician(Protocol):
     """Makes the music."""
@@ -60,18 +66,21 @@ STAGES: dict[str, dict[str, str]] = {
 
 
 def captioner(settings: Settings) -> Captioner:
-    return _build("captioner", settings)
+    """The captioner that the settings name."""
+    return cast(Captioner, _build("captioner", settings))
 
 
 def describer(settings: Settings) -> Describer:
-    return _build("describer", settings)
+    """The describer that the settings name."""
+    return cast(Describer, _build("describer", settings))
 
 
 def musician(settings: Settings) -> Musician:
-    return _build("musician", settings)
+    """The musician that the settings name."""
+    return cast(Musician, _build("musician", settings))
 
 
-def _build(stage: str, settings: Settings) -> Any:
+def _build(stage: str, settings: Settings) -> object:
     name, modules = getattr(settings, stage), STAGES[stage]
     if name not in modules:
         raise SettingsError(f"no {stage} {name!r}; choose one of: {', '.join(modules)} (MELODIFY_{stage.upper()})")

@@ -15,7 +15,8 @@ def notebook(folder: Path, name: str, *cells: str) -> Path:
     code = [nbformat.v4.new_code_cell(source) for source in cells]
     code[0].metadata["tags"] = ["parameters"]
     path = folder / f"{name}.ipynb"
-    nbformat.write(nbformat.v4.new_notebook(cells=code), path)
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(nbformat.v4.new_notebook(cells=code, metadata={"kernelspec": kernel}), path)
     return path
 
 

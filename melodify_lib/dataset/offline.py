@@ -63,11 +63,12 @@ def _caption(choice: Choice, tables: Tables, chance: random.Random) -> str:
     # The classifier speaks in the vocabulary of `melodify_lib.moods`; people have more words.
     own = [choice.mood, *_companions(choice.mood, tuple(MOODS), 3)]
     mood, mood2 = (own[0], chance.choice(own[1:])) if kind == "classifier" else chance.sample([*feel.words, own[0]], 2)
-    subject = scene.subject
     words = {
-        "scene": f"{subject} {scene.detail}",
-        "subject": subject,
+        "scene": scene.name,
+        "subject": scene.subject,
         "view": chance.choice(table.views),
+        "look": chance.choice(table.looks),
+        "layout": chance.choice(table.layouts),
         "light": chance.choice(light.phrases),
         "colours": chance.choice(chance.choice((light.colours, light.colours, feel.colours))),
         "mood": mood,

@@ -46,7 +46,7 @@ def build(
     source: Path,
     out: Path,
     *,
-    per_genre: int = 80,
+    per_genre: int = 100,
     seed: int = 0,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> DatasetSummary:
@@ -118,7 +118,7 @@ def _split_scenes(tables: Tables, seed: int) -> dict[str, set[str]]:
 
 
 def _choices(tables: Tables, scenes: set[str], genre: Genre, count: int, seed: int) -> list[tuple[offline.Choice, int]]:
-    """`count` choices for a genre: where it fits best first, and round again when they run out."""
+    """`count` choices for a genre with the round they are in: when they run out, they come round again."""
     ranked = [
         (rank, choice)
         for scene in tables.scenes
@@ -128,8 +128,10 @@ def _choices(tables: Tables, scenes: set[str], genre: Genre, count: int, seed: i
     ]
     if not ranked:
         raise DatasetError(f"no scene for {genre} is left for training; add scenes to scenes.yaml")
-    random.Random(f"choices {seed} {genre}").shuffle(ranked)
-    ranked.sort(key=lambda pair: pair[0])
+    # First choices mostly come first, but not only: that a scene also suits another genre is worth knowing.
+    chance = random.Random(f"choices {seed} {genre}")
+    order = {choice.name: chance.random() + 0.5 * (rank > 0) for rank, choice in ranked}
+    ranked.sort(key=lambda pair: order[pair[1].name])
     return [(ranked[index % len(ranked)][1], index // len(ranked)) for index in range(count)]
 
 

@@ -53,14 +53,15 @@ class SceneRow(_Row):
     """One picture: what it shows, and which genres a person would play to it in which mood."""
 
     subject: str
-    detail: str
+    detail: str = ""
     light: str = ""
     keywords: tuple[str, ...] = ()
     music: dict[str, Genres]
 
     @property
     def name(self) -> str:
-        return f"{self.subject}, {self.detail}"
+        """Subject and detail: what the scene is called, and how it is put into a sentence."""
+        return f"{self.subject} {self.detail}".strip()
 
 
 class SceneGroup(_Row):
@@ -88,6 +89,8 @@ class CaptionTable(_Row):
     patterns: dict[str, Words]
     share: dict[str, float]
     views: Words
+    looks: Words
+    layouts: Words
 
 
 @dataclass(frozen=True)

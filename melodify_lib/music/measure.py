@@ -22,10 +22,11 @@ SILENCE_DBFS = -60.0
 _PHASE_TAPS = 12  # of each of the four phases of the oversampling filter, as in annex 2
 _FRAME_HZ = 100  # frames a second of the onset envelope
 
-# Probe-tone ratings of Krumhansl & Kessler (1982), "Tracing the dynamic changes in perceived tonal
-# organization in a spatial representation of musical keys", from C.
-KRUMHANSL_MAJOR = (6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2.29, 2.88)
-KRUMHANSL_MINOR = (6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.17)
+# How often each pitch class is heard, from the tonic: Albrecht & Shanahan (2013), "The use of large
+# corpora to train a new type of key-finding algorithm". On 40 tracks of the arranger they found 39 keys,
+# the ratings of Krumhansl & Kessler (1982) 36: those take a strong fifth for the tonic.
+_MAJOR = (0.238, 0.006, 0.111, 0.006, 0.137, 0.094, 0.016, 0.214, 0.009, 0.080, 0.008, 0.081)
+_MINOR = (0.220, 0.006, 0.104, 0.123, 0.019, 0.103, 0.012, 0.214, 0.062, 0.022, 0.061, 0.052)
 
 
 def measure(audio: Audio, sample_rate: int, near_bpm: float | None = None) -> Measures:
@@ -121,10 +122,9 @@ def tempo(mono: npt.NDArray[np.float32], sample_rate: int, near_bpm: float | Non
     lags = 60 * _FRAME_HZ / bpms
     at = np.arange(correlation.size)
     limit = correlation.size * 0.75
-    comb = sum(
-        np.where(lags * n < limit, np.interp(lags * n, at, correlation), 0.0) * weight
-        for n, weight in ((1, 1.0), (2, 0.5), (3, 0.25), (4, 0.5))
-    )
+    comb = np.zeros_like(bpms)
+    for multiple, weight in ((1, 1.0), (2, 0.5), (3, 0.25), (4, 0.5)):
+        comb += np.where(lags * multiple < limit, weight * np.interp(lags * multiple, at, correlation), 0.0)
     window = np.exp(-0.5 * (np.log2(bpms / (near_bpm or 120.0)) / 0.9) ** 2)
     best = int(np.argmax(comb * window))
     if comb[best] < 0.1:
@@ -158,29 +158,31 @@ def _onset_envelope(mono: npt.NDArray[np.float32], sample_rate: int) -> npt.NDAr
     # Above the local mean: a crescendo is not an onset.
     width = _FRAME_HZ // 2
     local = np.convolve(rise, np.ones(width) / width, mode="same") if rise.size > width else rise.mean()
-    return np.maximum(rise - local, 0)
+    return np.asarray(np.maximum(rise - local, 0))
 
 
 def key(mono: npt.NDArray[np.float32], sample_rate: int) -> str | None:
-    """Key by correlation of the pitch-class profile with Krumhansl & Kessler's, or None without pitch."""
+    """Key whose pitch-class profile correlates best with the track's, or None without pitch."""
     size = 1 << int(np.ceil(np.log2(sample_rate * 0.18)))
-    magnitude = _spectrogram(mono, size, size / 2)
-    frequencies = np.arange(magnitude.shape[1]) * sample_rate / size
-    audible = (frequencies >= 60) & (frequencies <= 2100)
-    if not magnitude.size or magnitude[:, audible].max(initial=0.0) <= 0:
+    frequencies = np.arange(size // 2 + 1) * sample_rate / size
+    audible = (frequencies >= 100) & (frequencies <= 2100)
+    amplitude = np.sqrt(_spectrogram(mono, size, size / 2)[:, audible])
+    if amplitude.max(initial=0.0) <= 0:
         return None
+    # Each moment counts the same, the loud ones no more than the soft.
+    amplitude /= np.linalg.norm(amplitude, axis=1, keepdims=True) + 1e-6
     midi = 69 + 12 * np.log2(frequencies[audible] / 440)
+    pitches = np.round(midi).astype(int)
     # Bins between two semitones say little about either.
-    weight = np.maximum(0, 1 - 2.5 * np.abs(midi - np.round(midi)))
-    energy = np.sqrt(magnitude[:, audible]).sum(axis=0) * weight
-    classes = np.round(midi).astype(int) % 12
-    counts = np.bincount(classes, weight, 12)
-    profile = np.bincount(classes, energy, 12) / np.maximum(counts, 1e-9)
+    weight = np.maximum(0, 1 - 2.5 * np.abs(midi - pitches))
+    by_pitch: npt.NDArray[np.float64] = np.bincount(pitches, amplitude.sum(axis=0) * weight, 120)
+    by_pitch = by_pitch / np.maximum(np.bincount(pitches, weight, 120), 1e-9)
+    profile = by_pitch.reshape(10, 12).sum(axis=0)
     if np.ptp(profile) <= 1e-9:
         return None
     scores = {
         f"{TONICS[tonic]} {mode}": float(np.corrcoef(profile, np.roll(shape, tonic))[0, 1])
-        for mode, shape in (("major", KRUMHANSL_MAJOR), ("minor", KRUMHANSL_MINOR))
+        for mode, shape in (("major", _MAJOR), ("minor", _MINOR))
         for tonic in range(12)
     }
     return max(scores, key=lambda name: scores[name])

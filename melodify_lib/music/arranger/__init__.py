@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from melodify_lib.music.arranger.score import Score
-from melodify_lib.music.arranger.soundfont import SoundFont, default_soundfont
+from melodify_lib.music.arranger.soundfont import SoundFont, load_soundfont
 from melodify_lib.music.arranger.writer import write_score
 from melodify_lib.nouns import MusicDescription, StageVersion, Track
 
@@ -34,33 +34,32 @@ class Arranger:
         """
         from melodify_lib.music.arranger.sampler import Sampler
 
-        self._font = SoundFont(soundfont if soundfont is not None else default_soundfont())
+        self._font: SoundFont = load_soundfont(soundfont)
         self._sampler = Sampler(self._font)
 
     @cached_property
     def version(self) -> StageVersion:
         """The arranger and the SoundFont: both decide the bytes."""
-        return StageVersion(name="arranger", version=f"{VERSION}+{self._font.path.stem}@{self._font.sha256[:12]}")
+        return StageVersion(name="arranger", version=f"{VERSION}+{self._font.name}@{self._font.sha256[:12]}")
 
     def play(self, description: MusicDescription, seconds: float, seed: int) -> Track:
         """Compose, play and master `seconds` of music. The same arguments give the same bytes."""
         from melodify_lib.music.arranger.midi import to_midi
-        from melodify_lib.music.arranger.render import render
-        from melodify_lib.music.arranger.sampler import SAMPLE_RATE
+        from melodify_lib.music.arranger.render import OUTPUT_RATE, render
         from melodify_lib.music.finish import check_request, finish_track
 
         check_request(seconds, seed)
         score = write_score(description, seconds, seed)
         return finish_track(
             render(score, self._sampler),
-            SAMPLE_RATE,
+            OUTPUT_RATE,
             description=description,
             seconds=seconds,
             seed=seed,
             musician=self.version,
             licence="CC0-1.0",
             permitted_use="any",
-            midi=to_midi(score, description.tonic),
+            midi=to_midi(score),
         )
 
 

@@ -12,11 +12,10 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from melodify_lib.errors import SettingsError
-from melodify_lib.music.arranger.instruments import Instrument, find
+from melodify_lib.music.arranger.instruments import Instrument, find, read_yaml
 from melodify_lib.music.arranger.styles import PartStyle, Style
 from melodify_lib.nouns import first_problem
 
@@ -47,9 +46,10 @@ def cast(style: Style, names: Sequence[str], rng: np.random.Generator) -> list[P
             asked.setdefault(instrument.name, (name, instrument))
     taken: dict[str, Player] = {}
     waiting = list(asked.values())
-    for only_first in (True, False):  # everyone's favourite first, so that a pianist does not take the singer's place
+    # Those whom the style expects go first, then everyone's favourite role, then what is left.
+    for wish in ("expected", "favourite", "any"):
         for name, instrument in list(waiting):
-            part = _free_part(style, instrument, taken, only_first)
+            part = _free_part(style, instrument, taken, wish)
             if part is not None:
                 taken[part] = Player(name, part, style.parts[part], instrument, asked=True)
                 waiting.remove((name, instrument))
@@ -62,17 +62,22 @@ def cast(style: Style, names: Sequence[str], rng: np.random.Generator) -> list[P
     return _sharing(players)
 
 
-def _free_part(style: Style, instrument: Instrument, taken: dict[str, Player], only_first: bool) -> str | None:
-    for role in instrument.roles[:1] if only_first else instrument.roles:
-        for part, part_style in style.parts.items():
-            if part not in taken and part_style.role == role:
+def _free_part(style: Style, instrument: Instrument, taken: dict[str, Player], wish: str) -> str | None:
+    free = {part: part_style for part, part_style in style.parts.items() if part not in taken}
+    if wish == "expected":
+        return next((part for part, part_style in free.items() if instrument in _expected(part_style)), None)
+    for role in instrument.roles[:1] if wish == "favourite" else instrument.roles:
+        for part, part_style in free.items():
+            if part_style.role == role and (not part_style.only or instrument in _expected(part_style)):
                 return part
     return None
 
 
-def _by_default(
-    style: Style, part: str, asked: list[tuple[str, Instrument]], rng: np.random.Generator
-) -> Player:
+def _expected(part: PartStyle) -> list[Instrument | None]:
+    return [find(name) for name in (*part.default, *part.only)]
+
+
+def _by_default(style: Style, part: str, asked: list[tuple[str, Instrument]], rng: np.random.Generator) -> Player:
     """The style's own instrument; in styles for one player, somebody who is there already and can."""
     part_style = style.parts[part]
     if style.one_player:
@@ -87,7 +92,7 @@ def _by_default(
 
 
 def _reaches(instrument: Instrument, part: PartStyle) -> bool:
-    low, high = max(instrument.range[0], part.register[0]), min(instrument.range[1], part.register[1])
+    low, high = max(instrument.range[0], part.compass[0]), min(instrument.range[1], part.compass[1])
     return high - low >= 9
 
 
@@ -95,7 +100,7 @@ def _extra(style: Style, name: str, instrument: Instrument, players: list[Player
     """A place for an instrument whose parts are all taken: beside one who plays in its role, or an extra part."""
     for role in instrument.roles:
         for part, part_style in style.parts.items():
-            if part_style.role == role and any(player.part == part for player in players):
+            if part_style.role == role and not part_style.only and any(p.part == part for p in players):
                 return Player(name, part, _beside(part_style), instrument, asked=True, doubles=True)
     role = instrument.roles[0]
     return Player(name, role, extras()[role], instrument, asked=True)
@@ -109,14 +114,16 @@ def _beside(part: PartStyle) -> PartStyle:
 
 def _sharing(players: list[Player]) -> list[Player]:
     """Leads who share a part take turns; everybody else plays along."""
-    shared = {part: [p for p in players if p.part == part and p.style.plays == "melody"] for part in {p.part for p in players}}
-    result = []
+    singers: dict[str, list[str]] = {}
     for player in players:
-        group = shared[player.part]
-        if len(group) > 1 and player in group:
-            player = replace(player, turn=group.index(player), turns=len(group))
-        result.append(player)
-    return result
+        if player.style.plays == "melody":
+            singers.setdefault(player.part, []).append(player.name)
+    return [
+        replace(player, turn=singers[player.part].index(player.name), turns=len(singers[player.part]))
+        if player.part in singers
+        else player
+        for player in players
+    ]
 
 
 @cache
@@ -124,6 +131,6 @@ def extras() -> dict[str, PartStyle]:
     """Role → what an instrument plays in a style that has no place for it."""
     path = Path(__file__).parent / "extras.yaml"
     try:
-        return TypeAdapter(dict[str, PartStyle]).validate_python(yaml.safe_load(path.read_text(encoding="utf-8")))
+        return TypeAdapter(dict[str, PartStyle]).validate_python(read_yaml(path))
     except ValidationError as error:
         raise SettingsError(f"{path}: {first_problem(error)}") from None

@@ -6,11 +6,13 @@ as fit, one short bar if the tempo is so slow that a whole one would leave a hol
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from melodify_lib.music.arranger.harmony import Chord, parse_chord, parse_progression
+from melodify_lib.music.arranger.harmony import Chord, key_clarity, parse_chord, parse_progression
 from melodify_lib.music.arranger.styles import Level, Mode, SectionStyle, Style
 
 RING_SECONDS = 2.3
@@ -69,17 +71,13 @@ def plan_form(style: Style, mode: Mode, bpm: float, seconds: float, shift: int, 
     if (extra * beat_seconds + ring) <= max(_LONGEST_RING_SECONDS, ring) and bars:
         extra = 0
     sections = _choose_sections(style, bars, rng)
-    progressions: dict[str, list[tuple[Chord, ...]]] = {}
+    progressions = _progressions(style, mode, sections, rng)
     form: list[Bar] = []
     beat = 0.0
     for number, (name, length) in enumerate(sections):
         kind = style.sections[name]
-        chords = progressions.get(kind.progression)
-        if chords is None or len(chords) < length:
-            chords = _progression(style, kind, mode, length, rng)
-            progressions[kind.progression] = chords
         is_last = number == len(sections) - 1
-        chords = chords[:length]
+        chords = _repeated(progressions[kind.progression], length)
         if is_last and not extra:
             chords = _with_cadence(style, mode, chords, rng)
         for index in range(length):
@@ -113,12 +111,13 @@ def _choose_sections(style: Style, bars: int, rng: np.random.Generator) -> list[
     def own_length(plan: str) -> int:
         return sum(style.sections[name].bars for name in plan.split())
 
-    nearest = min(abs(np.log(own_length(plan) / bars)) for plan in style.plans)
-    fitting = [plan for plan in style.plans if abs(np.log(own_length(plan) / bars)) < nearest + 0.12]
+    # 0.65: rather more sections that are shorter than they might be than few long ones.
+    distances = [abs(np.log(0.65 * own_length(plan) / bars)) for plan in style.plans]
+    fitting = [plan for plan, distance in zip(style.plans, distances, strict=True) if distance < min(distances) + 0.1]
     names = _pick(tuple(fitting), rng).split()
     while own_length(" ".join(names)) * 1.5 < bars:  # longer than every plan: go round again from the middle
         names += names[len(names) // 2 :]
-    unit = 4 if bars >= 12 else 2 if bars >= 5 else 1
+    unit = 4 if bars >= 20 else 2 if bars >= 5 else 1
     names = names[-max(bars // unit, 1) :]
     ideal = np.array([style.sections[name].bars for name in names], dtype=float)
     ideal *= bars / ideal.sum()
@@ -131,16 +130,51 @@ def _choose_sections(style: Style, bars: int, rng: np.random.Generator) -> list[
     return [(name, int(length)) for name, length in zip(names, lengths, strict=True) if length > 0]
 
 
-def _progression(
-    style: Style, kind: SectionStyle, mode: Mode, length: int, rng: np.random.Generator
-) -> list[tuple[Chord, ...]]:
-    """Chords for `length` bars: the longest of the section's progressions that fit, one of them, repeated."""
-    options = [parse_progression(text) for text in style.progressions[kind.progression][mode]]
+def _progressions(
+    style: Style, mode: Mode, sections: list[tuple[str, int]], rng: np.random.Generator
+) -> dict[str, tuple[tuple[Chord, ...], ...]]:
+    """A progression for every section, such that together they tell the key: one of the plainest sets, drawn."""
+    lengths: dict[str, int] = {}
+    bars: dict[str, int] = {}
+    for name, length in sections:
+        progression = style.sections[name].progression
+        lengths[progression] = max(lengths.get(progression, 0), length)
+        bars[progression] = bars.get(progression, 0) + length
+    if not lengths:
+        return {}
+    names = list(lengths)
+    sets = list(itertools.product(*(_fitting(style, mode, name, lengths[name]) for name in names)))
+    if len(sets) > _MOST_SETS:
+        sets = [sets[index] for index in rng.choice(len(sets), _MOST_SETS, replace=False)]
+    clarity = np.array([key_clarity(_weighed(chosen, [bars[name] for name in names]), mode) for chosen in sets])
+    plain = np.flatnonzero(clarity >= min(0.8 * float(clarity.max()), _PLAIN) if clarity.max() > 0 else clarity.max())
+    return dict(zip(names, sets[int(rng.choice(plain))], strict=True))
+
+
+_MOST_SETS = 40
+_PLAIN = 0.2
+"""A margin of correlation by which a key is beyond doubt; more is not asked of a progression."""
+
+
+def _weighed(chosen: Sequence[tuple[tuple[Chord, ...], ...]], bars: Sequence[int]) -> list[tuple[Chord, float]]:
+    return [
+        (chord, 1 / len(bar))
+        for progression, length in zip(chosen, bars, strict=True)
+        for bar in _repeated(progression, length)
+        for chord in bar
+    ]
+
+
+def _fitting(style: Style, mode: Mode, name: str, length: int) -> list[tuple[tuple[Chord, ...], ...]]:
+    """The progressions of a name that are no longer than the section; the full twelve bars, where there is room."""
+    options = [parse_progression(text) for text in style.progressions[name][mode]]
     fitting = [option for option in options if len(option) <= length] or options
-    if length % max(len(option) for option in fitting) == 0 and length > 4:
-        fitting = [option for option in fitting if len(option) == max(len(o) for o in fitting)]
-    chosen = fitting[int(rng.integers(len(fitting)))]
-    return [chosen[index % len(chosen)] for index in range(length)]
+    longest = max(len(option) for option in fitting)
+    return [option for option in fitting if len(option) == longest] if longest > 8 else fitting
+
+
+def _repeated(progression: Sequence[tuple[Chord, ...]], length: int) -> list[tuple[Chord, ...]]:
+    return [progression[index % len(progression)] for index in range(length)]
 
 
 def _with_cadence(

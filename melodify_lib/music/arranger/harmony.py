@@ -12,8 +12,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from itertools import pairwise
+from functools import cache, lru_cache
+
+import numpy as np
 
 _DEGREES = {"I": 0, "II": 2, "III": 4, "IV": 5, "V": 7, "VI": 9, "VII": 11}
 _NUMERAL = re.compile(r"([b#]?)(VII|VI|V|IV|III|II|I|vii|vi|v|iv|iii|ii|i)([^/]*)(?:/([357]|[b#]?[ivIV]+))?")
@@ -43,6 +44,15 @@ SCALES: dict[str, tuple[int, ...]] = {
     "major blues": (0, 2, 3, 4, 7, 9),
 }
 """Semitones above the tonic."""
+
+
+# Probe-tone ratings of Krumhansl & Kessler (1982), from the tonic.
+_PROFILES = {
+    "major": (6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2.29, 2.88),
+    "minor": (6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.17),
+}
+# What the first eight harmonics of a tone add to the pitch classes above it: why a fifth too high is heard so easily.
+_OVERTONES = {0: 1.0, 7: 0.42, 4: 0.18, 10: 0.1}
 
 
 @dataclass(frozen=True)
@@ -91,6 +101,23 @@ def parse_progression(text: str) -> tuple[tuple[Chord, ...], ...]:
     return bars
 
 
+def key_clarity(chords: Sequence[tuple[Chord, float]], mode: str) -> float:
+    """How plainly chords, each with its beats, tell their own key: its correlation with the key's profile
+    (Krumhansl 1990, chapter 4) less that of the next best key; below 0 another key is heard.
+    """
+    heard = np.zeros(12)
+    for chord, beats in chords:
+        for tone in chord.classes:
+            for interval, share in _OVERTONES.items():
+                heard[(tone + interval) % 12] += share * beats
+        for interval, share in _OVERTONES.items():
+            heard[(chord.bass + interval) % 12] += 0.8 * share * beats
+    rolled = np.array([np.roll(profile, tonic) for profile in _PROFILES.values() for tonic in range(12)])
+    fits = np.corrcoef(heard, rolled)[0, 1:]
+    own = 0 if mode == "major" else 12
+    return float(fits[own] - np.delete(fits, own).max())
+
+
 def scale_over(scale: Sequence[int], chord: Chord) -> tuple[int, ...]:
     """The scale as bent by a chord: its tones are in, and scale tones that rub a chromatic one are out.
 
@@ -101,21 +128,23 @@ def scale_over(scale: Sequence[int], chord: Chord) -> tuple[int, ...]:
     return tuple(sorted({*kept, *chord.classes}))
 
 
+@lru_cache(8192)
 def voice(
-    chord: Chord, tonic: int, count: int, register: tuple[int, int], before: Sequence[int], spread: str = "close"
+    chord: Chord, tonic: int, count: int, register: tuple[int, int], before: tuple[int, ...], spread: str = "close"
 ) -> tuple[int, ...]:
     """Voice a chord in `count` notes within `register`, moving as little as can be from the notes `before`.
 
-    `spread`: ``close``; ``open`` (drop 2); ``shell`` (third, seventh and colour, no root); ``power`` (root, fifth,
+    `spread`: ``close``; ``open`` (drop 2); ``shell`` (no root where there is a ninth: the bass has it); ``power`` (root, fifth,
     octave). Returns pitches, lowest first.
     """
     low, high = register
     if spread == "power":
         root = low + (tonic + chord.root - low) % 12
         return tuple(pitch for pitch in (root, root + 7, root + 12)[:count] if pitch <= high + 5)
-    classes = _chosen_tones(chord, count, rootless=spread == "shell")
+    classes = _chosen_tones(chord, count, rootless=spread == "shell" and len(chord.tones) > 4)
     center = (low + high) / 2
-    best, best_cost = (), float("inf")
+    best: tuple[int, ...] = ()
+    best_cost = float("inf")
     for turn in range(len(classes)):
         order = classes[turn:] + classes[:turn]
         for octave in range(0, 128, 12):
@@ -155,9 +184,3 @@ def _stack(classes: Sequence[int], tonic: int, low: int, octave: int, count: int
         pitch_class = tonic + classes[index % len(classes)]
         pitches.append(pitches[-1] + ((pitch_class - pitches[-1] - 1) % 12 + 1))
     return pitches
-
-
-def smooth_motion(voicings: Sequence[Sequence[int]]) -> float:
-    """Mean movement of the top voice in semitones: small where voices lead well."""
-    moves = [abs(b[-1] - a[-1]) for a, b in pairwise(voicings) if a and b]
-    return sum(moves) / len(moves) if moves else 0.0

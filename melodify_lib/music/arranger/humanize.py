@@ -11,11 +11,13 @@ from melodify_lib.music.arranger.styles import Feel
 
 
 def humanize(
-    notes: Iterable[Note], feel: Feel, late_ms: float, bpm: float, last_beat: float, rng: np.random.Generator
-) -> tuple[Note, ...]:
+    notes: Iterable[Note], held_over: float, feel: Feel, late_ms: float, bpm: float, last_beat: float,
+    rng: np.random.Generator,
+) -> tuple[Note, ...]:  # fmt: skip
     """Swing, then spread in time and touch. Notes that start together stay together to a few milliseconds.
 
-    Nothing starts before 0 or at `last_beat` or after; the spread shrinks where the tempo leaves less room.
+    `held_over` is by how many beats each is held beyond its length. Nothing starts before 0 or at
+    `last_beat` or after; the spread shrinks where the tempo leaves less room.
     """
     ordered = sorted(notes, key=lambda note: (note.start, note.pitch))
     per_ms = bpm / 60_000
@@ -25,15 +27,15 @@ def humanize(
     for note in ordered:
         if note.start > moment + 1e-6:
             moment = note.start
-            drift = float(np.clip(rng.normal(0, spread), -2 * spread, 2 * spread))
+            drift = min(max(float(rng.normal(0, spread)), -2 * spread), 2 * spread)
         start = swing(note.start, feel) + late + drift + float(rng.normal(0, spread / 5))
-        end = swing(note.start + note.duration, feel) + late + drift
+        end = swing(note.start + note.duration, feel) + late + drift + held_over
         start = max(start, 0.0)
         if start >= last_beat:
             continue
         velocity = note.velocity + float(rng.normal(0, feel.velocity))
         performed.append(
-            Note(start, max(min(end, last_beat) - start, 0.02), note.pitch, int(np.clip(round(velocity), 1, 127)))
+            Note(start, max(min(end, last_beat) - start, 0.02), note.pitch, min(max(round(velocity), 1), 127))
         )
     return tuple(performed)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from functools import cache
+from itertools import combinations
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -63,10 +64,16 @@ class _Table(BaseModel):
     instruments: tuple[Instrument, ...]
 
 
+def read_yaml(path: Path) -> Any:
+    """A YAML file's content, through libyaml where it is there: ten times as fast, and styles are large."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    return yaml.load(path.read_text(encoding="utf-8"), Loader=loader)  # noqa: S506 – both loaders are safe
+
+
 @cache
 def _table() -> _Table:
     path = Path(__file__).parent / "instruments.yaml"
-    data = yaml.load(path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    data = read_yaml(path)
     data["instruments"] = [{"name": name, **row} for name, row in data["instruments"].items()]
     try:
         return _Table.model_validate(data)
@@ -97,6 +104,7 @@ def find(name: str) -> Instrument | None:
     table = instruments()
     words = re.findall(r"[a-z0-9&]+", name.lower())
     singular = [word[:-1] if word.endswith("s") and len(word) > 3 else word for word in words]
-    tries = [" ".join(form[i:j]) for form in (words, singular) for i in range(len(form)) for j in range(i + 1, len(form) + 1)]
+    spans = list(combinations(range(len(words) + 1), 2))
+    tries = [" ".join(form[start:end]) for form in (words, singular) for start, end in spans]
     known = [text for text in tries if text in table]
     return table[max(known, key=len)] if known else None

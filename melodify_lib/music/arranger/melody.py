@@ -117,7 +117,7 @@ def _varied(cell: Cell, player: Player, piece: Piece, bar: Bar, rng: np.random.G
         return replace(cell, contour=(*cell.contour[:-1], turned))
     if kind == 3 and len(cell.rhythm) > 3:  # tie two notes into one
         index = int(rng.integers(1, len(cell.rhythm) - 1))
-        beat, length, accent = cell.rhythm[index]
+        beat, _, accent = cell.rhythm[index]
         following = cell.rhythm[index + 1]
         merged = (beat, following[0] + following[1] - beat, accent)
         return Cell(
@@ -153,7 +153,7 @@ def _sing(
     notes: list[Note] = []
     anchor = None
     pitch = before
-    for index, ((beat, length, accent), step) in enumerate(zip(cell.rhythm, cell.contour, strict=True)):
+    for index, ((beat, written, accent), step) in enumerate(zip(cell.rhythm, cell.contour, strict=True)):
         if beat >= bar.beats:
             break
         chord = bar.chord_at(beat)
@@ -163,7 +163,7 @@ def _sing(
             anchor = _nearest(chordal, round(0.45 * before + 0.55 * home) - step)
         base = ladder.index(_nearest(ladder, anchor))
         wanted = ladder[int(np.clip(base + step, 0, len(ladder) - 1))]
-        is_strong = beat % 2 == 0 or length >= 1
+        is_strong = beat % 2 == 0 or written >= 1
         is_last = index == len(cell.rhythm) - 1
         if closing and is_last:
             wanted = _resolution(chord, piece, register, pitch, bar)
@@ -172,21 +172,22 @@ def _sing(
         if abs(wanted - pitch) > 12:
             wanted += 12 if wanted < pitch else -12
         pitch = wanted
-        length = min(length, bar.beats - beat)
+        length = min(written, bar.beats - beat)
         velocity = velocity_of(player, bar, piece, (1.1 if accent else 1.0) * (1.04 if is_strong else 0.95))
         start = bar.start + beat
         if player.style.grace and length >= 0.5 and rng.random() < player.style.grace:
             short = min(0.09 * piece.bpm / 60, 0.2)
             below = ladder[max(ladder.index(_nearest(ladder, pitch)) - 1, 0)]
             notes.append(Note(start, short, below, max(velocity - 15, 1)))
-            start, length = start + short, length - short
+            start += short
+            length -= short
         sounding = length if closing and is_last else length * gate
         notes.append(Note(start, sounding, pitch, velocity))
     return notes, pitch
 
 
 def _resolution(chord: Chord, piece: Piece, register: tuple[int, int], at: int, bar: Bar) -> int:
-    """Where a phrase comes to rest: on the tonic where the chord has it and the section ends, else a near chord tone."""
+    """Where a phrase comes to rest: on the tonic at a section's end, if the chord has it; else on a near tone of it."""
     classes = chord.classes[:3]
     if bar.ends_section and 0 in classes:
         classes = (0,)

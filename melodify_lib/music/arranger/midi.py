@@ -2,49 +2,93 @@
 
 from __future__ import annotations
 
+import io
+from typing import Any
+
 from melodify_lib.music.arranger.score import Part, Score
 
 TICKS = 960
 """Per quarter note."""
 _DRUM_CHANNEL = 9
-# Sharps (positive) or flats of each major key in the spelling of `nouns.TONICS`; a minor key has those of its relative.
-_SHARPS = {0: 0, 1: 7, 2: 2, 3: -3, 4: 4, 5: -1, 6: 6, 7: 1, 8: -4, 9: 3, 10: -2, 11: 5}
-_MINOR_SHARPS = {0: -3, 1: 4, 2: -1, 3: -6, 4: 1, 5: -4, 6: 3, 7: -2, 8: -7, 9: 0, 10: -5, 11: 2}
+_VOLUME, _PAN, _REVERB = 7, 10, 91  # controllers
 
 
-def to_midi(score: Score, tonic: int) -> bytes:
-    """The bytes of a format 1 file. `tonic` is the pitch class of the score's key."""
-    from symusic import KeySignature, Tempo, TextMeta, TimeSignature
-    from symusic import Score as MidiScore
+def to_midi(score: Score) -> bytes:
+    """The bytes of a format 1 file: a conductor track, then one track a part."""
+    import mido
 
-    file = MidiScore(TICKS)
-    file.tempos.append(Tempo(time=0, qpm=score.bpm))
-    is_minor = score.key.endswith("minor")
-    file.key_signatures.append(
-        KeySignature(time=0, key=(_MINOR_SHARPS if is_minor else _SHARPS)[tonic], tonality=int(is_minor))
-    )
+    file = mido.MidiFile(type=1, ticks_per_beat=TICKS)
+    file.tracks.append(_track(_conductor(score), score.title))
+    channels = [channel for channel in range(16) if channel != _DRUM_CHANNEL]
+    pitched = 0
+    for part in score.parts:
+        channel = _DRUM_CHANNEL
+        if not part.is_drum:
+            channel = channels[pitched % len(channels)]
+            pitched += 1
+        file.tracks.append(_track(_events(part, channel, score), part.name))
+    buffer = io.BytesIO()
+    file.save(file=buffer)
+    return buffer.getvalue()
+
+
+def _conductor(score: Score) -> list[tuple[int, int, Any]]:
+    import mido
+
+    tonic, mode = score.key.split()
+    events = [
+        (0, 0, mido.MetaMessage("set_tempo", tempo=round(60_000_000 / score.bpm))),
+        (0, 0, mido.MetaMessage("key_signature", key=tonic + ("m" if mode == "minor" else ""))),
+    ]
     beat, before = 0, 0
     for beats in score.bars:
         if beats != before:
-            file.time_signatures.append(TimeSignature(time=beat * TICKS, numerator=beats, denominator=4))
+            signature = mido.MetaMessage("time_signature", numerator=beats, denominator=4)
+            events.append((beat * TICKS, 1, signature))
         beat, before = beat + beats, beats
-    for section in score.sections:
-        file.markers.append(TextMeta(time=round(section.start * TICKS), text=section.name))
-    for part in score.parts:
-        file.tracks.append(_track(part, score))
-    return bytes(file.dumps_midi())
+    return events + [
+        (round(section.start * TICKS), 2, mido.MetaMessage("marker", text=section.name)) for section in score.sections
+    ]
 
 
-def _track(part: Part, score: Score) -> object:
-    from symusic import ControlChange, Note, Track
+def _events(part: Part, channel: int, score: Score) -> list[tuple[int, int, Any]]:
+    import mido
 
-    track = Track(name=part.name, program=part.program, is_drum=part.is_drum)
-    level = min(max(round(100 * 10 ** (part.mix.level_db / 40)), 1), 127)
-    for number, value in ((7, level), (10, round(63.5 + 63.5 * part.mix.pan)), (91, round(127 * part.mix.reverb))):
-        track.controls.append(ControlChange(time=0, number=number, value=value))
-    end = score.seconds / score.beat_seconds
+    # Volume goes with the square of its controller: half the decibels, on a scale of amplitude.
+    volume = min(max(round(100 * 10 ** (part.mix.level_db / 40)), 1), 127)
+    controls = {_VOLUME: volume, _PAN: round(63.5 + 63.5 * part.mix.pan), _REVERB: round(127 * part.mix.reverb)}
+    events: list[tuple[int, int, Any]] = [
+        (0, 0, mido.Message("program_change", channel=channel, program=part.program)),
+        *((0, 1, mido.Message("control_change", channel=channel, control=c, value=v)) for c, v in controls.items()),
+    ]
+    end = round(score.seconds / score.beat_seconds * TICKS)
+    for start, stop, note in _untangled(part, end):
+        events.append((start, 3, mido.Message("note_on", channel=channel, note=note.pitch, velocity=note.velocity)))
+        events.append((stop, 2, mido.Message("note_off", channel=channel, note=note.pitch)))
+    return events
+
+
+def _untangled(part: Part, end: int) -> list[tuple[int, int, Any]]:
+    """Notes in ticks. MIDI cannot sound a key twice at once: a note ends where the next of its pitch begins."""
+    by_pitch: dict[int, list[Any]] = {}
     for note in part.notes:
-        start = round(note.start * TICKS)
-        duration = max(round(min(note.duration, end - note.start) * TICKS), 1)
-        track.notes.append(Note(start, duration, note.pitch, note.velocity))
+        by_pitch.setdefault(note.pitch, []).append(note)
+    out = []
+    for notes in by_pitch.values():
+        starts = [round(note.start * TICKS) for note in notes]
+        for note, start, following in zip(notes, starts, [*starts[1:], end], strict=True):
+            stop = min(round((note.start + note.duration) * TICKS), following)
+            if stop > start:
+                out.append((start, stop, note))
+    return out
+
+
+def _track(events: list[tuple[int, int, Any]], name: str) -> Any:
+    import mido
+
+    track = mido.MidiTrack([mido.MetaMessage("track_name", name=name, time=0)])
+    now = 0
+    for tick, _, message in sorted(events, key=lambda event: event[:2]):
+        track.append(message.copy(time=tick - now))
+        now = tick
     return track

@@ -75,13 +75,13 @@ def velocity_of(player: Player, bar: Bar, piece: Piece, accent: float = 1.0) -> 
     """The usual touch of a part, as the section, the moods and an accent change it."""
     rise = 1 + 0.04 * (bar.index / max(bar.of - 1, 1))  # every section grows a little
     velocity = player.style.velocity * LEVEL_DYNAMICS[bar.level] * piece.expression.dynamics * rise * accent
-    return int(np.clip(round(velocity), 12, 125))
+    return min(max(round(velocity), 12), 125)
 
 
 def gate_of(player: Player, piece: Piece) -> float:
     """The share of a note's length that sounds; at slow tempi notes are held, or holes would open."""
     gate = player.style.gate * piece.expression.articulation
-    return float(np.clip(max(gate, 1.0 if piece.bpm < 56 else 0.0), 0.1, 1.3))
+    return min(max(gate, 1.0 if piece.bpm < 56 else 0.1), 1.3)
 
 
 # Drums ---------------------------------------------------------------------------------------------------
@@ -230,7 +230,8 @@ def _walk(
 def play_chords(player: Player, piece: Piece, register: tuple[int, int], rng: np.random.Generator) -> list[Note]:
     """Voiced chords in rhythm; an answer plays the same only where the lead breathes."""
     style, notes, grid, gate = player.style, [], piece.grid(player), gate_of(player, piece)
-    choices, before = _Choices(rng), ()
+    choices = _Choices(rng)
+    before: tuple[int, ...] = ()
     strum = style.strum_ms * piece.bpm / 60_000
     for bar in piece.sounding(player):
         if style.plays == "answer" and not (bar.ends_phrase or (bar.level == "high" and bar.in_phrase % 2)):
@@ -288,7 +289,8 @@ def _low_note(symbol: str, chord: Chord, piece: Piece, register: tuple[int, int]
 def play_arpeggio(player: Player, piece: Piece, register: tuple[int, int], rng: np.random.Generator) -> list[Note]:
     """Broken chords: digits count the chord's tones upwards, past the last one an octave higher."""
     style, notes, grid, gate = player.style, [], piece.grid(player), gate_of(player, piece)
-    choices, before = _Choices(rng), ()
+    choices = _Choices(rng)
+    before: tuple[int, ...] = ()
     for bar in piece.sounding(player):
         options = options_at(style.patterns, bar.level)
         pattern = patterns.clean(options[choices.index(bar.name, bar.level, len(options))])

@@ -6,7 +6,6 @@ take any part, in any SoundFont, and the balance stays the style's.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,13 +18,16 @@ if TYPE_CHECKING:
 
     Audio = npt.NDArray[np.float32]
 
+_LONGEST_RELEASE = 3.0  # seconds
+OUTPUT_RATE = 44_100
+"""Hz: what the arranger hands on."""
 _LEAD_RMS_DB = -21.0
 """Loudness of a part at 0 dB: leaves the mix of a dozen parts under full scale."""
 
 
 def render(score: Score, sampler: Sampler) -> Audio:
     """The mix, float32 ``[2, round(seconds · 44100)]``, faded at its end; not yet mastered."""
-    samples = round(score.seconds * SAMPLE_RATE)
+    samples = round(score.seconds * SAMPLE_RATE) + SAMPLE_RATE // 100
     mix = np.zeros((2, samples), dtype=np.float32)
     reverb, delay = np.zeros_like(mix), np.zeros_like(mix)
     ducking = _ducking(score, samples)
@@ -47,21 +49,36 @@ def render(score: Score, sampler: Sampler) -> Audio:
         reverb += echoes * np.float32(0.3)
     if reverb.any():
         mix += _room(reverb, score.reverb_seconds)
-    return _finish(mix, score)
+    return _finish(_resampled(mix, round(score.seconds * OUTPUT_RATE)), score)
+
+
+def _resampled(mix: Audio, samples: int) -> Audio:
+    """From the synthesiser's rate to `OUTPUT_RATE`: once, at the end, for the whole mix."""
+    from scipy.signal import resample_poly
+
+    return np.asarray(resample_poly(mix, 147, 160, axis=1)[:, :samples], dtype=np.float32)
 
 
 def _play(part: Part, score: Score, sampler: Sampler, samples: int) -> Audio:
     beat = score.beat_seconds
     hits = [Hit(note.start * beat, note.duration * beat, note.pitch, note.velocity) for note in part.notes]
-    voice = Voice(part.program, part.is_drum, part.attack_s, part.release_s, part.vibrato_cents, part.mix.lowpass_hz)
-    return sampler.play(hits, voice, samples)
+    # Only the stretch in which the part plays is rendered: silence costs as much as music.
+    first = max(int((min(hit.start for hit in hits) - 0.02) * SAMPLE_RATE), 0)
+    last = int((max(hit.start + hit.duration for hit in hits) + _LONGEST_RELEASE) * SAMPLE_RATE)
+    offset = first / SAMPLE_RATE
+    hits = [Hit(hit.start - offset, hit.duration, hit.pitch, hit.velocity) for hit in hits]
+    voice = Voice(part.program, part.is_drum, part.vibrato_cents)
+    audio = np.zeros((2, samples), dtype=np.float32)
+    audio[:, first:last] = sampler.play(hits, voice, min(last, samples) - first)
+    return audio
 
 
 def _insert(audio: Audio, part: Part) -> Audio:
     """What the part goes through before its fader: drive, chorus, and no rumble."""
     import pedalboard
+    from pedalboard import Pedalboard  # type: ignore[attr-defined]
 
-    chain: list[object] = []
+    chain: list[pedalboard.Plugin] = []
     if part.mix.drive_db:
         # A small amplifier: drive, then the roll-off of a loudspeaker, which takes the fizz away.
         gain = 0.25 / max(float(np.abs(audio).max()), 1e-6)
@@ -74,9 +91,11 @@ def _insert(audio: Audio, part: Part) -> Audio:
         ]
     if part.mix.chorus:
         chain.append(pedalboard.Chorus(rate_hz=0.8, depth=0.18, centre_delay_ms=8, feedback=0, mix=part.mix.chorus / 2))
+    if part.mix.lowpass_hz:
+        chain += [pedalboard.LowpassFilter(part.mix.lowpass_hz), pedalboard.LowpassFilter(part.mix.lowpass_hz)]
     if part.mix.highpass_hz:
         chain.append(pedalboard.HighpassFilter(part.mix.highpass_hz))
-    return np.asarray(pedalboard.Pedalboard(chain)(audio, SAMPLE_RATE)) if chain else audio
+    return np.asarray(Pedalboard(chain)(audio, SAMPLE_RATE)) if chain else audio
 
 
 def _balance(audio: Audio, level_db: float) -> np.float32:
@@ -128,8 +147,9 @@ def _ducking(score: Score, samples: int) -> Audio | None:
 
 def _echo(send: Audio, seconds: float) -> Audio:
     import pedalboard
+    from pedalboard import Pedalboard  # type: ignore[attr-defined]
 
-    board = pedalboard.Pedalboard(
+    board = Pedalboard(
         [
             pedalboard.HighpassFilter(300),
             pedalboard.Delay(delay_seconds=seconds, feedback=0.32, mix=1.0),
@@ -142,14 +162,19 @@ def _echo(send: Audio, seconds: float) -> Audio:
 def _room(send: Audio, seconds: float) -> Audio:
     """The reverb, at half the sample rate: a room swallows what is above 10 kHz anyway, and it costs half."""
     import pedalboard
+    from pedalboard import Pedalboard  # type: ignore[attr-defined]
 
     half = (send[:, 0::2][:, : send.shape[1] // 2] + send[:, 1::2]) * np.float32(0.5)
-    board = pedalboard.Pedalboard(
+    board = Pedalboard(
         [
             pedalboard.HighpassFilter(220),
             pedalboard.LowpassFilter(6500),
             pedalboard.Reverb(
-                room_size=float(np.clip(0.35 + 0.16 * seconds, 0.3, 0.97)), damping=0.45, wet_level=0.9, dry_level=0, width=1
+                room_size=float(np.clip(0.35 + 0.16 * seconds, 0.3, 0.97)),
+                damping=0.45,
+                wet_level=0.9,
+                dry_level=0,
+                width=1,
             ),
         ]
     )
@@ -165,19 +190,20 @@ def _room(send: Audio, seconds: float) -> Audio:
 def _finish(mix: Audio, score: Score) -> Audio:
     """The bus: tone, a touch of compression, and the last chord's fade into silence."""
     import pedalboard
+    from pedalboard import Pedalboard  # type: ignore[attr-defined]
 
-    chain: Sequence[object] = [
+    chain: list[pedalboard.Plugin] = [
         pedalboard.HighpassFilter(28),
         pedalboard.HighShelfFilter(3800, score.brightness_db),
         pedalboard.Compressor(threshold_db=-14, ratio=1.8, attack_ms=20, release_ms=150),
     ]
-    mix = np.asarray(pedalboard.Pedalboard(list(chain))(mix, SAMPLE_RATE))
+    mix = np.asarray(Pedalboard(chain)(mix, OUTPUT_RATE))
     peak = float(np.abs(mix).max())
     if peak > 0.98:
         mix = mix * np.float32(0.98 / peak)
     end = score.seconds
     start = sum(score.bars[:-1]) * score.beat_seconds
-    fade = int(min(max(0.6 * (end - start), 0.4), 2.0) * SAMPLE_RATE)
+    fade = int(min(max(0.6 * (end - start), 0.4), 2.0) * OUTPUT_RATE)
     mix[:, -fade:] *= np.cos(np.linspace(0, np.pi / 2, fade, dtype=np.float32)) ** 2
     mix[:, -1] = 0
     return mix

@@ -102,11 +102,13 @@ def _midi(hits: list[Hit], voice: Voice, volume: int, samples: int) -> bytes:
             # A note that is struck again ends just before: ends sort before starts at the same tick.
             events.append((max(end, start + 1), 0, mido.Message("note_off", **note)))
     events.sort(key=lambda event: event[:2])
-    track = mido.MidiTrack([
-        mido.MetaMessage("set_tempo", tempo=1_000_000),
-        mido.Message("program_change", channel=channel, program=voice.program),
-        *(mido.Message("control_change", channel=channel, control=c, value=v) for c, v in settings.items()),
-    ])
+    track = mido.MidiTrack(
+        [
+            mido.MetaMessage("set_tempo", tempo=1_000_000),
+            mido.Message("program_change", channel=channel, program=voice.program),
+            *(mido.Message("control_change", channel=channel, control=c, value=v) for c, v in settings.items()),
+        ]
+    )
     now = 0
     for tick, _, message in events:
         track.append(message.copy(time=max(tick - now, 0)))

@@ -41,7 +41,7 @@ class Mix:
 class Part:
     """One instrument. `program` is General MIDI's, 0 to 127; for drums it is the kit.
 
-    `attack_s`, `release_s` and `vibrato_cents` are what the player adds to the instrument's own.
+    `vibrato_cents` is what the player adds to the instrument's own sound.
     """
 
     name: str
@@ -50,8 +50,6 @@ class Part:
     is_drum: bool
     notes: tuple[Note, ...]
     mix: Mix = field(default_factory=Mix)
-    attack_s: float = 0.0
-    release_s: float = 0.0
     vibrato_cents: float = 0.0
 
 

@@ -6,6 +6,7 @@ example, `patterns` for how rhythm is written and `harmony` for how chords are.
 
 from __future__ import annotations
 
+import itertools
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal
@@ -16,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from melodify_lib.errors import SettingsError
 from melodify_lib.music.arranger import patterns
 from melodify_lib.music.arranger.harmony import SCALES, parse_chord, parse_progression
-from melodify_lib.music.arranger.instruments import Role, drums, find
+from melodify_lib.music.arranger.instruments import Role, drums, find, read_yaml
 from melodify_lib.nouns import first_problem
 
 FOLDER = Path(__file__).parent / "styles"
@@ -75,22 +76,23 @@ class PartStyle(_Model):
     """One part of the arrangement.
 
     `role` is what an instrument must be able to do to take the part, `default` the instruments that
-    take it when nobody asked for others (one is chosen, the first most often). An `optional` part only
-    plays when an instrument is asked for that would otherwise have nothing to do.
+    take it when nobody asked for others (one is chosen, the first most often). Where `only` is given,
+    nobody but these and the defaults may take it. An `optional` part only plays when an instrument is
+    asked for that would otherwise have nothing to do.
     `late_ms` is how far behind the beat it sits, `velocity` its usual touch, `gate` the share of a
-    note's length that sounds, `register` its lowest and highest note, `grid` its steps a beat where they
-    are not the style's.
+    note's length that sounds, `release` the seconds by which notes are held over into the next,
+    `compass` its lowest and highest note, `grid` its steps a beat where they are not the style's.
     """
 
     plays: Plays
     role: Role
     default: Annotated[tuple[str, ...], Field(min_length=1)]
+    only: tuple[str, ...] = ()
     optional: bool = False
     velocity: Annotated[int, Field(ge=1, le=127)] = 90
     gate: Annotated[float, Field(gt=0, le=1.5)] = 0.95
     late_ms: Annotated[float, Field(ge=-30, le=60)] = 0.0
-    register: tuple[int, int] = (48, 84)
-    attack: Annotated[float, Field(ge=0, le=4)] = 0.0
+    compass: tuple[int, int] = (48, 84)
     release: Annotated[float, Field(ge=0, le=4)] = 0.0
     mix: MixStyle = MixStyle()
     grid: Literal[2, 3, 4] | None = None
@@ -112,14 +114,14 @@ class PartStyle(_Model):
 
     @model_validator(mode="after")
     def _makes_sense(self) -> PartStyle:
-        for name in self.default:
+        for name in (*self.default, *self.only):
             if find(name) is None:
                 raise ValueError(f"default: no instrument {name!r} in instruments.yaml")
         for mode, scale in self.scale.items():
             if scale not in SCALES:
                 raise ValueError(f"scale: {mode}: no scale {scale!r}; there are {', '.join(SCALES)}")
-        if self.register[1] - self.register[0] < 11:
-            raise ValueError("register: must span at least eleven semitones")
+        if self.compass[1] - self.compass[0] < 11:
+            raise ValueError("compass: must span at least eleven semitones")
         if self.plays == "drums" and not self.grooves:
             raise ValueError("grooves: a part that plays drums needs some")
         if self.plays in ("bass", "chords", "arpeggio", "melody", "answer") and not self.patterns:
@@ -167,32 +169,39 @@ class Style(_Model):
     tilt_db: Annotated[float, Field(ge=-9, le=9)] = 0.0
 
     @model_validator(mode="after")
-    def _fits_together(self) -> Style:
+    def _patterns_fit(self) -> Style:
         for name, part in self.parts.items():
+            steps = self.beats_per_bar * (part.grid or self.steps_per_beat)
             for field, text in part.all_patterns():
                 pattern = patterns.clean(text)
-                steps = self.beats_per_bar * (part.grid or self.steps_per_beat)
                 if not pattern or len(pattern) % steps:
                     raise ValueError(f"parts: {name}: {field}: {text!r} has {len(pattern)} steps; a bar has {steps}")
                 unknown = set(pattern) - set(_SYMBOLS[part.plays] + patterns.REST + patterns.HOLD)
                 if unknown:
                     raise ValueError(f"parts: {name}: {field}: {text!r}: {part.plays} cannot play {sorted(unknown)}")
+        return self
+
+    @model_validator(mode="after")
+    def _names_are_known(self) -> Style:
         for name, section in self.sections.items():
-            for part_name in section.parts:
-                if part_name not in self.parts:
-                    raise ValueError(f"sections: {name}: parts: there is no part {part_name!r}")
+            unknown = [part for part in section.parts if part not in self.parts]
+            if unknown:
+                raise ValueError(f"sections: {name}: parts: there is no part {unknown[0]!r}")
             if section.progression not in self.progressions:
                 raise ValueError(f"sections: {name}: there is no progression {section.progression!r}")
         for plan in self.plans:
-            for name in plan.split():
-                if name not in self.sections:
-                    raise ValueError(f"plans: {plan!r}: there is no section {name!r}")
-        for modes in [*self.progressions.values(), self.cadence]:
-            if set(modes) != {"major", "minor"}:
-                raise ValueError("progressions and cadence: give both major and minor")
-            for texts in modes.values():
-                for text in texts:
-                    parse_progression(text)
+            unknown = [name for name in plan.split() if name not in self.sections]
+            if unknown or not plan.split():
+                raise ValueError(f"plans: {plan!r}: there is no section {''.join(unknown[:1])!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _chords_can_be_read(self) -> Style:
+        for name, modes in [*self.progressions.items(), ("cadence", self.cadence)]:
+            if set(modes) != {"major", "minor"} or not all(modes.values()):
+                raise ValueError(f"progressions: {name}: give both major and minor")
+            for text in itertools.chain.from_iterable(modes.values()):
+                parse_progression(text)
         for text in self.final.values():
             parse_chord(text)
         return self
@@ -202,8 +211,7 @@ class Style(_Model):
 def load_style(path: Path) -> Style:
     """Read and check one file. Raises `SettingsError` naming the file and the field."""
     try:
-        data = yaml.load(path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-        return Style.model_validate(data)
+        return Style.model_validate(read_yaml(path))
     except ValidationError as error:
         raise SettingsError(f"{path}: {first_problem(error)}") from None
     except (OSError, yaml.YAMLError) as error:

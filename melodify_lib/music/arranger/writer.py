@@ -45,9 +45,7 @@ def write_score(description: MusicDescription, seconds: float, seed: int) -> Sco
     beat_seconds = 60.0 / description.bpm
     # The last notes are let go before the end, so that their release and the room can be heard.
     ring_beats = max(seconds / beat_seconds - bars[-1].start - 0.7 / beat_seconds, 0.25)
-    piece = Piece(
-        style, tuple(bars), description.tonic, description.mode, description.bpm, expression, ring_beats
-    )
+    piece = Piece(style, tuple(bars), description.tonic, description.mode, description.bpm, expression, ring_beats)
     players = cast(style, description.instruments, _generator(description, seed, "casting"))
     parts = [_write_part(player, piece, seconds, description, seed) for player in players]
     return Score(
@@ -81,8 +79,9 @@ def _write_part(player: Player, piece: Piece, seconds: float, description: Music
     else:
         notes = _PLAYS[style.plays](player, piece, _register(player, piece), rng)
     last_beat = (seconds - 0.05) * piece.bpm / 60
+    held_over = (style.release + instrument.release) * piece.bpm / 60
     performed = humanize(
-        _in_range(notes, player), piece.style.feel, style.late_ms, piece.bpm, last_beat,
+        _in_range(notes, player), held_over, piece.style.feel, style.late_ms, piece.bpm, last_beat,
         _generator(description, seed, f"touch: {player.name} in {player.part}"),
     )  # fmt: skip
     program = instrument.kit if instrument.kit is not None else instrument.program
@@ -93,15 +92,13 @@ def _write_part(player: Player, piece: Piece, seconds: float, description: Music
         is_drum=instrument.is_drum,
         notes=performed,
         mix=Mix(**style.mix.model_dump() | {"level_db": style.mix.level_db + instrument.level}),
-        attack_s=style.attack,
-        release_s=style.release + instrument.release,
         vibrato_cents=instrument.vibrato if style.plays in ("melody", "counter") else 0.0,
     )
 
 
 def _register(player: Player, piece: Piece) -> tuple[int, int]:
     """Where a part plays: the style's register as the moods shift it, within what the instrument can do."""
-    (low, high), (lowest, highest) = player.style.register, player.instrument.range
+    (low, high), (lowest, highest) = player.style.compass, player.instrument.range
     shift = piece.expression.register if player.style.plays in ("melody", "arpeggio") else 0
     low, high = low + shift, high + shift
     if player.doubles and player.style.plays not in ("melody", "bass"):
@@ -119,7 +116,7 @@ def _in_range(notes: list[Note], player: Player) -> list[Note]:
     if player.instrument.is_unpitched:
         return notes
     low, high = player.instrument.range
-    folded = {}
+    folded: dict[tuple[float, int], Note] = {}
     for note in notes:
         pitch = note.pitch
         while pitch < low:

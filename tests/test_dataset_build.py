@@ -97,7 +97,9 @@ def test_progress_counts_up_to_the_whole(tmp_path: Path) -> None:
 
 def test_lines_and_examples_are_each_others_inverse() -> None:
     path = OUTPUT / "validation.jsonl"
-    assert path.read_text(encoding="utf-8") == "".join(dataset.to_line(example) + "\n" for example in dataset.read(path))
+    assert path.read_text(encoding="utf-8") == "".join(
+        dataset.to_line(example) + "\n" for example in dataset.read(path)
+    )
 
 
 def test_a_table_with_an_unknown_name_is_refused_by_file_and_name(tmp_path: Path) -> None:

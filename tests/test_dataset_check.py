@@ -51,7 +51,11 @@ BROKEN: dict[str, tuple[str, str, str]] = {
     "an answer in prose": (changed(contents=[USER, turn("model", "Something slow.")]), "contents[1].parts", "music"),
     "another field": (changed(messages=[]), "messages", "not a field"),
     "a system turn of another role": (changed(systemInstruction=turn("user", "x")), "systemInstruction.role", "'user'"),
-    "a surrogate": (changed(contents=[turn("user", "\ud800"), MODEL]).replace("contents", "\ud800"), "line", "not JSON"),
+    "a surrogate": (
+        changed(contents=[turn("user", "\ud800"), MODEL]).replace("contents", "\ud800"),
+        "line",
+        "not JSON",
+    ),
     "too long a line": ('{"contents": "' + "x" * 1_200_000 + '"}', "line", "longer than"),
 }
 
@@ -65,7 +69,9 @@ def test_a_broken_line_is_named_with_its_field(name: str, tmp_path: Path) -> Non
     assert any(problem.field == field and what in problem.what and problem.fix for problem in problems), problems
 
 
-@pytest.mark.parametrize("name", [name for name in BROKEN if name not in ("another field", "a system turn of another role")])
+@pytest.mark.parametrize(
+    "name", [name for name in BROKEN if name not in ("another field", "a system turn of another role")]
+)
 def test_reading_a_broken_file_names_the_line(name: str, tmp_path: Path) -> None:
     path = tmp_path / "file.jsonl"
     path.write_bytes("\n".join([*GOOD[:3], BROKEN[name][0]]).encode("utf-8", "surrogatepass"))

@@ -13,10 +13,10 @@ keywords     keywords           log-odds of each word
 instruments  genre, instrument  log-odds that the genre's instrument plays
 lead         genre, instrument  softmax within the genre: who carries the tune
 
-The genre is asked of the *memory* as well: the training captions themselves, each voting for its
-genre by how alike it reads (kernel regression, Nadaraya 1964). A linear head alone takes on the
-dataset's manner of speaking; captions written by hand got an acceptable genre 75 % of the time
-from it, 88 % from the memory, while unseen scenes in the dataset's manner lost 4 points.
+Genre, minor and energy are asked of the *memory* as well: the training captions themselves, each
+voting by how alike it reads (kernel regression, Nadaraya 1964). A linear head alone takes on the
+dataset's manner of speaking. On 100 captions written by hand, head alone → both: genre acceptable
+75 → 88 %, energy 86 → 91 %, mode 78 → 87 %; on unseen scenes in the dataset's manner nothing is lost.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -38,8 +38,11 @@ from melodify_lib.store import FolderStore
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-MEMORY_SHARE = 0.65  # of the say in the genre; the head has the rest
-SHARPNESS = 14.0  # a caption whose cosine is 0.1 higher has exp(1.4) = 4 times the vote
+    Vectors = npt.NDArray[np.float32]
+
+GENRE_SHARE, FEEL_SHARE = 0.65, 0.5  # of the say that the memory has in the genre, and in energy and mode
+SHARPNESS = 12.0  # a caption whose cosine is 0.1 higher has exp(1.2) = 3 times the vote
+_STEPS_IN_ONE = 400  # the memory's vectors are kept as int8; no component of a unit sentence vector passes 0.3
 
 WEIGHTS_FILE, CARD_FILE = "heads.safetensors", "describer.json"
 REMEDY = "make it again with `melodify tune`, or unset MELODIFY_DESCRIBER_MODEL to use the shipped one"
@@ -107,38 +110,51 @@ class HeadsCard(_Frozen):
         memory: dict[str, tuple[int, ...]] = {
             "memory.vectors": (self.examples, WIDTH),
             "memory.votes": (self.examples, len(self.genres)),
+            "memory.feel": (self.examples, 2),
+            "memory.scale": (2, 2),
         }
         return {**weights, **biases, **memory, "minor.genre_bias": (len(self.genres),)}
 
 
 @dataclass(frozen=True, eq=False)
 class Heads:
-    """A card and its tensors; `memory.votes` hold each example's weight in its genre's column."""
+    """A card and its tensors.
+
+    `memory.votes` holds each example's weight in its genre's column; `memory.feel` its energy and
+    whether it is in minor; `memory.scale` the offset and factor that bring the mean of each to the
+    scale of its head.
+    """
 
     card: HeadsCard
-    tensors: dict[str, npt.NDArray[np.float32]]
+    tensors: dict[str, Vectors]
 
-    def __call__(self, vectors: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[np.float32]]:
+    def __call__(self, vectors: Vectors) -> dict[str, Vectors]:
         """Outputs ``[n, rows]`` of each head for embeddings ``[n, 384]``."""
         outputs = vectors @ self._matrix.T + self._bias
         rows = self.card.rows()
         ends = np.cumsum(list(rows.values()))
         named = dict(zip(rows, np.split(outputs, ends[:-1], axis=1), strict=True))
-        blend = (1 - MEMORY_SHARE) * _log_softmax(named["genre"]) + MEMORY_SHARE * np.log(self._votes(vectors))
-        return {**named, "genre": blend.astype(np.float32)}
+        votes, feel = self._recall(vectors)
+        named["genre"] = (1 - GENRE_SHARE) * _log_softmax(named["genre"]) + GENRE_SHARE * np.log(votes)
+        for column, head in enumerate(("energy", "minor")):
+            named[head] = (1 - FEEL_SHARE) * named[head] + FEEL_SHARE * feel[:, [column]]
+        return {head: np.asarray(values, np.float32) for head, values in named.items()}
 
-    def _votes(self, vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """What the memory says: ``[n, genres]`` shares, none of them nought."""
+    def _recall(self, vectors: Vectors) -> tuple[Vectors, Vectors]:
+        """What the memory says: shares of the genres ``[n, genres]``, none of them nought; energy and minor ``[n, 2]``."""
         alike = np.exp(SHARPNESS * (vectors @ self.tensors["memory.vectors"].T - 1))
         votes = alike @ self.tensors["memory.votes"] + 1e-9
-        return np.asarray(votes / votes.sum(axis=1, keepdims=True))
+        weighted = alike * self.tensors["memory.votes"].sum(axis=1)
+        feel = (weighted @ self.tensors["memory.feel"]) / (weighted.sum(axis=1, keepdims=True) + 1e-9)
+        offset, factor = self.tensors["memory.scale"]
+        return votes / votes.sum(axis=1, keepdims=True), offset + factor * feel
 
     @cached_property
-    def _matrix(self) -> npt.NDArray[np.float32]:
+    def _matrix(self) -> Vectors:
         return np.concatenate([self.tensors[f"{head}.weight"] for head in self.card.rows()])
 
     @cached_property
-    def _bias(self) -> npt.NDArray[np.float32]:
+    def _bias(self) -> Vectors:
         return np.concatenate([self.tensors[f"{head}.bias"] for head in self.card.rows()])
 
     @cached_property
@@ -147,11 +163,11 @@ class Heads:
         return f"heads-{self.card.format}@{sha256(_card_bytes(self.card))[:12]}"
 
 
-def save(folder: Path, card: HeadsCard, tensors: dict[str, npt.NDArray[np.float32]]) -> Heads:
+def save(folder: Path, card: HeadsCard, tensors: dict[str, Vectors]) -> Heads:
     """Write the folder, each file whole; the card is last and names the tensors' hash, so a half is never loaded."""
     from safetensors.numpy import save as to_bytes
 
-    data = to_bytes({name: np.ascontiguousarray(tensor, np.float16) for name, tensor in sorted(tensors.items())})
+    data = to_bytes({name: _packed(name, tensor) for name, tensor in sorted(tensors.items())})
     card = card.model_copy(update={"heads_sha256": sha256(data)})
     store = FolderStore(folder)
     store.put(WEIGHTS_FILE, data)
@@ -174,7 +190,7 @@ def load(folder: Path) -> Heads:
     if sha256(data) != card.heads_sha256:
         raise ModelError(f"{folder / WEIGHTS_FILE} is damaged or belongs to another {CARD_FILE}; {REMEDY}")
     try:
-        tensors = {name: tensor.astype(np.float32) for name, tensor in from_bytes(data).items()}
+        tensors = {name: _unpacked(tensor) for name, tensor in from_bytes(data).items()}
     except SafetensorError as error:
         raise ModelError(f"{folder / WEIGHTS_FILE} cannot be read ({error}); {REMEDY}") from None
     shapes = {name: tensor.shape for name, tensor in tensors.items()}
@@ -187,6 +203,18 @@ def _card_bytes(card: HeadsCard) -> bytes:
     return (json.dumps(card.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n").encode()
 
 
-def _log_softmax(odds: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def _log_softmax(odds: Vectors) -> Vectors:
     shifted = odds - odds.max(axis=1, keepdims=True)
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
+
+
+def _packed(name: str, tensor: Vectors) -> npt.NDArray[Any]:
+    """A tensor as it is kept: int8 for the memory's vectors, float16 for all else."""
+    if name != "memory.vectors":
+        return np.ascontiguousarray(tensor, np.float16)
+    return np.ascontiguousarray(np.clip(np.round(tensor * _STEPS_IN_ONE), -127, 127), np.int8)
+
+
+def _unpacked(tensor: npt.NDArray[Any]) -> Vectors:
+    values = tensor.astype(np.float32)
+    return values / _STEPS_IN_ONE if tensor.dtype == np.int8 else values

@@ -175,9 +175,8 @@ def key(mono: npt.NDArray[np.float32], sample_rate: int) -> str | None:
     pitches = np.round(midi).astype(int)
     # Bins between two semitones say little about either.
     weight = np.maximum(0, 1 - 2.5 * np.abs(midi - pitches))
-    by_pitch: npt.NDArray[np.float64] = np.bincount(pitches, amplitude.sum(axis=0) * weight, 120)
-    by_pitch = by_pitch / np.maximum(np.bincount(pitches, weight, 120), 1e-9)
-    profile = by_pitch.reshape(10, 12).sum(axis=0)
+    energy, bins = np.bincount(pitches, amplitude.sum(axis=0) * weight, 120), np.bincount(pitches, weight, 120)
+    profile = (energy / np.maximum(bins, 1e-9)).reshape(10, 12).sum(axis=0)
     if np.ptp(profile) <= 1e-9:
         return None
     scores = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -68,35 +68,40 @@ def plan_form(style: Style, mode: Mode, bpm: float, seconds: float, shift: int, 
     ring = min(RING_SECONDS, 0.42 * seconds)
     beats = max(int((seconds - ring) / beat_seconds + 1e-6), 0)
     bars, extra = divmod(beats, style.beats_per_bar)
-    if (extra * beat_seconds + ring) <= max(_LONGEST_RING_SECONDS, ring) and bars:
-        extra = 0
+    if bars and extra * beat_seconds + ring <= _LONGEST_RING_SECONDS:
+        extra = 0  # the final chord may as well ring a little longer
     sections = _choose_sections(style, bars, rng)
     progressions = _progressions(style, mode, sections, rng)
     form: list[Bar] = []
     beat = 0.0
     for number, (name, length) in enumerate(sections):
         kind = style.sections[name]
-        is_last = number == len(sections) - 1
-        chords = _repeated(progressions[kind.progression], length)
-        if is_last and not extra:
-            chords = _with_cadence(style, mode, chords, rng)
-        for index in range(length):
-            form.append(_bar(style, kind, name, number, index, length, beat, style.beats_per_bar, chords[index], shift))
+        harmonies = _repeated(progressions[kind.progression], length)
+        if number == len(sections) - 1 and not extra:
+            harmonies = _with_cadence(style, mode, harmonies, rng)
+        for index, chords in enumerate(harmonies):
+            form.append(_bar(style, kind, name, number, index, length, beat, style.beats_per_bar, chords, shift))
             beat += style.beats_per_bar
-    kind = style.sections[sections[-1][0] if sections else style.plans[0].split()[0]]
-    last_name = sections[-1][0] if sections else style.plans[0].split()[0]
+    name = sections[-1][0] if sections else style.plans[0].split()[0]
+    kind = style.sections[name]
     if extra:
-        chords_of_extra = parse_progression(_pick(style.cadence[mode], rng))[-1]
-        chords_of_extra = chords_of_extra[-extra:] if bars else (parse_chord(style.final[mode]), *chords_of_extra)
-        chords_of_extra = chords_of_extra[:extra] if not bars else chords_of_extra
-        form.append(_bar(style, kind, last_name, len(sections), 0, 1, beat, extra, chords_of_extra, shift))
+        chords = _short_bar(style, mode, extra, bars == 0, rng)
+        number, index = max(len(sections) - 1, 0), sections[-1][1] if sections else 0
+        form.append(_bar(style, kind, name, number, index, index + 1, beat, extra, chords, shift))
         beat += extra
-    final = parse_chord(style.final[mode])
-    number = form[-1].section + 1 if form else 0
     ring_beats = max(int(np.ceil(seconds / beat_seconds - beat)), 1)
-    last = _bar(style, kind, "end", number, 0, 1, beat, ring_beats, (final,), shift)
-    form.append(Bar(**{**last.__dict__, "is_final": True}))
+    final = (parse_chord(style.final[mode]),)
+    last = _bar(style, kind, "end", len(sections) + 1, 0, 1, beat, ring_beats, final, shift)
+    form.append(replace(last, is_final=True))
     return form
+
+
+def _short_bar(style: Style, mode: Mode, beats: int, is_all: bool, rng: np.random.Generator) -> tuple[Chord, ...]:
+    """Chords of a bar cut short: the last of a cadence, after the tonic where there is no bar before."""
+    cadence = parse_progression(_pick(style.cadence[mode], rng))[-1]
+    if is_all:
+        return (parse_chord(style.final[mode]), *cadence)[:beats]
+    return cadence[-beats:]
 
 
 def _pick(options: tuple[str, ...], rng: np.random.Generator) -> str:

@@ -99,7 +99,7 @@ def _contour(count: int, style: PartStyle, rng: np.random.Generator) -> tuple[in
             leapt = 1 if move > 0 else -1
         else:
             move = direction * int(rng.choice([0, 1, 1, 1, 2]))
-        position = int(np.clip(position + move, -6, 6))
+        position = min(max(position + move, -6), 6)
         steps.append(position)
     return tuple(steps)
 
@@ -162,7 +162,7 @@ def _sing(
         if anchor is None:
             anchor = _nearest(chordal, round(0.45 * before + 0.55 * home) - step)
         base = ladder.index(_nearest(ladder, anchor))
-        wanted = ladder[int(np.clip(base + step, 0, len(ladder) - 1))]
+        wanted = ladder[min(max(base + step, 0), len(ladder) - 1)]
         is_strong = beat % 2 == 0 or written >= 1
         is_last = index == len(cell.rhythm) - 1
         if closing and is_last:

@@ -170,7 +170,7 @@ def _room(send: Audio, seconds: float) -> Audio:
             pedalboard.HighpassFilter(220),
             pedalboard.LowpassFilter(6500),
             pedalboard.Reverb(
-                room_size=float(np.clip(0.35 + 0.16 * seconds, 0.3, 0.97)),
+                room_size=min(0.35 + 0.16 * seconds, 0.97),
                 damping=0.45,
                 wet_level=0.9,
                 dry_level=0,

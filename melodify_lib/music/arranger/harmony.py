@@ -134,8 +134,8 @@ def voice(
 ) -> tuple[int, ...]:
     """Voice a chord in `count` notes within `register`, moving as little as can be from the notes `before`.
 
-    `spread`: ``close``; ``open`` (drop 2); ``shell`` (no root where there is a ninth: the bass has it); ``power`` (root, fifth,
-    octave). Returns pitches, lowest first.
+    `spread`: ``close``; ``open`` (drop 2); ``shell`` (no root where there is a ninth: the bass has it); ``power``
+    (root, fifth, octave). Returns pitches, lowest first.
     """
     low, high = register
     if spread == "power":

@@ -6,6 +6,8 @@ take any part, in any SoundFont, and the balance stays the style's.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,13 +33,11 @@ def render(score: Score, sampler: Sampler) -> Audio:
     mix = np.zeros((2, samples), dtype=np.float32)
     reverb, delay = np.zeros_like(mix), np.zeros_like(mix)
     ducking = _ducking(score, samples)
-    for part in score.parts:
-        audio = _play(part, score, sampler, samples)
-        audio = _insert(audio, part)
-        audio *= _balance(audio, part.mix.level_db)
+    for part, played in _played(score, sampler, samples):
+        gain: np.float32 | Audio = _balance(played, part.mix.level_db)
         if part.mix.duck_db and ducking is not None:
-            audio *= 1 - ducking * np.float32(1 - 10 ** (-part.mix.duck_db / 20))
-        audio = _panned(audio, part.mix.pan)
+            gain = gain * (1 - ducking * np.float32(1 - 10 ** (-part.mix.duck_db / 20)))
+        audio = _panned(played * gain, part.mix.pan)
         mix += audio
         if part.mix.reverb:
             reverb += audio * np.float32(part.mix.reverb)
@@ -57,6 +57,19 @@ def _resampled(mix: Audio, samples: int) -> Audio:
     from scipy.signal import resample_poly
 
     return np.asarray(resample_poly(mix, 147, 160, axis=1)[:, :samples], dtype=np.float32)
+
+
+def _played(score: Score, sampler: Sampler, samples: int) -> Iterator[tuple[Part, Audio]]:
+    """Each part through its effects, while the next is being played: only the effects let other threads run."""
+    with ThreadPoolExecutor(1) as pool:
+        pending: tuple[Part, Future[Audio]] | None = None
+        for part in score.parts:
+            audio = _play(part, score, sampler, samples)
+            if pending is not None:
+                yield pending[0], pending[1].result()
+            pending = part, pool.submit(_insert, audio, part)
+        if pending is not None:
+            yield pending[0], pending[1].result()
 
 
 def _play(part: Part, score: Score, sampler: Sampler, samples: int) -> Audio:

@@ -347,7 +347,7 @@ def _status(text: str) -> Iterator[Any]:
 def _progress(text: str) -> Iterator[Any]:
     from rich.progress import Progress
 
-    with Progress(console=err, transient=True) as progress:
+    with Progress(console=err, transient=True, disable=not err.is_terminal) as progress:
         task = progress.add_task(text, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
 

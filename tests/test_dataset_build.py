@@ -28,7 +28,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def drawn() -> dict[str, list[synthesize.Drawn]]:
-    return synthesize.draw(tables.load(SOURCE), per_genre=100, seed=0)
+    return synthesize.draw(tables.load(SOURCE), per_genre=120, seed=0)
 
 
 @pytest.mark.parametrize("split", SPLITS)

@@ -1,14 +1,28 @@
-"""Captions written by hand, unlike the grammar's, with the music that a person could pick for them.
+"""How the shipped describer does on captions that were written by hand, unlike the grammar's.
 
-NEVER train on these, and do not copy them into the tables: they say how the describer does on
-pictures that nobody has thought of. Odd rows were looked at while the scene tables were widened,
-even rows were only counted.
+NEVER train on these, and do not copy them into the tables. Three sets, from most to least known:
+`STUDIED` was written first, and its misses were read while scenes and heads were settled, so that
+some scenes resemble it; `GLANCED_AT` was read once, before the last scenes were added; `UNSEEN` was
+written after everything and only counted. Only the last says how it does on other people's captions.
+Run with ``-rP`` to see the figures.
 """
 
 from __future__ import annotations
 
-CAPTIONS: list[tuple[str, str, str, str]] = [
-    # caption | acceptable genres | energy: low, high, any | mode: major, minor, any
+from pathlib import Path
+
+import pytest
+import yaml
+
+from melodify_lib.describe import local
+from melodify_lib.genres import GENRES
+from melodify_lib.nouns import Caption, MusicDescription
+from melodify_lib.settings import Settings
+
+Row = tuple[str, str, str, str]
+"""Caption; acceptable genres; energy: low, high, any; mode: major, minor, any."""
+
+STUDIED: list[Row] = [
     ("Steam curls off a paper cup while the barista wipes down the counter, nobody else in the shop yet.", "lo-fi jazz folk ambient soul", "low", "any"),
     ("Three teenagers cannonball into a motel pool, arms flung out, water everywhere.", "pop rock reggae funk electronic k-pop disco", "high", "major"),
     ("A hand-painted bus sits in the shade of a banana tree, its driver dozing across the front seats.", "reggae latin folk", "low", "major"),
@@ -110,3 +124,175 @@ CAPTIONS: list[tuple[str, str, str, str]] = [
     ("An underground car park, a briefcase changes hands.", "cinematic hip-hop electronic jazz", "any", "minor"),
     ("Strawberries, cream, a picnic rug, somebody's bare feet.", "pop folk reggae classical lo-fi country jazz", "any", "major"),
 ]  # fmt: skip
+
+GLANCED_AT: list[Row] = [
+    ("The photograph shows a surf instructor high-fiving a soaked beginner as they jog out of the shallows.", "pop reggae rock funk latin", "high", "major"),
+    ("An illustration of a raccoon in pyjamas reading by torchlight inside a blanket fort.", "lo-fi pop folk jazz k-pop", "low", "major"),
+    ("In this black-and-white image, two chess hustlers lean over a stone table in the park, bundled up against the cold.", "jazz hip-hop blues soul classical folk lo-fi", "any", "any"),
+    ("A close-up of frost crystals spreading over dark glass.", "ambient classical electronic cinematic", "low", "any"),
+    ("The image depicts a bustling fish market at dawn, with vendors shouting and crates of glistening tuna.", "latin funk jazz folk electronic hip-hop", "high", "any"),
+    ("A grizzled prospector pans for gold in a cold mountain creek.", "country folk blues", "low", "any"),
+    ("Seven dancers in white suits point at the camera under a blaze of purple light.", "k-pop disco pop electronic funk", "high", "major"),
+    ("The abandoned amusement park is overgrown, its clown faces peeling in the drizzle.", "ambient cinematic metal lo-fi rock electronic", "any", "minor"),
+    ("Sailors hoist a mainsail together, shouting, spray flying over the bow.", "folk cinematic rock", "high", "any"),
+    ("A toddler in rain boots stamps in a puddle, mouth wide open with joy.", "pop folk funk k-pop soul", "high", "major"),
+    ("An old jazz trumpeter wipes his brow between songs; the ceiling fan turns slowly above him.", "jazz blues soul", "low", "any"),
+    ("Two figures embrace on a platform as the last train pulls in, breath visible in the cold.", "soul r&b cinematic classical pop jazz folk ambient country", "low", "any"),
+    ("A huge iron gate, ravens on every spike, a crooked mansion behind.", "metal cinematic classical ambient", "any", "minor"),
+    ("Palm shadows on a pink wall, a surfboard leaning beside the door.", "reggae pop latin electronic funk lo-fi", "any", "major"),
+    ("The picture shows a long wooden table laid for a harvest supper among the vines, lanterns not yet lit.", "folk latin country soul classical jazz", "low", "major"),
+    ("A hooded runner pounds up the stadium steps before sunrise.", "hip-hop rock electronic cinematic", "high", "any"),
+    ("Molecules drawn as glowing spheres drift across a midnight-blue screen.", "electronic ambient", "any", "any"),
+    ("A widow in black sits alone in the front pew, a folded flag in her lap.", "classical soul country cinematic ambient folk blues", "low", "minor"),
+    ("Ice hockey players pile on top of their goalkeeper after the final whistle.", "rock pop electronic metal cinematic hip-hop", "high", "major"),
+    ("A street cat sits upright on a Vespa, looking pleased with itself.", "jazz funk lo-fi latin pop reggae hip-hop", "any", "major"),
+    ("Dim lamps, a half-empty bottle, her hand on the back of his neck.", "r&b jazz soul blues", "low", "any"),
+    ("Glowing lava pours into the sea and the steam rises in towers.", "metal cinematic rock ambient", "any", "any"),
+    ("Bright paper pinwheels spin along a fence outside a primary school.", "pop folk k-pop classical", "any", "major"),
+    ("An auctioneer's tent full of cattle, hats and dust.", "country blues folk", "any", "any"),
+    ("The hacker's face is lit green by scrolling text; three empty energy drinks stand beside the keyboard.", "electronic hip-hop cinematic metal lo-fi", "any", "any"),
+    ("A tea ceremony: steam, tatami, a bowl turned slowly in two hands.", "ambient classical folk lo-fi", "low", "any"),
+    ("Cheering villagers carry a flower-covered statue through narrow streets while rockets pop overhead.", "latin folk cinematic classical", "high", "major"),
+    ("A lone accordion lies open on the cobbles next to a hat with three coins.", "folk jazz blues classical", "low", "minor"),
+    ("A giant squid wraps its arms around a schooner in an old engraving.", "cinematic metal classical folk", "high", "minor"),
+    ("The girls fix each other's eyeliner in a club toilet, laughing, glitter all over the sink.", "pop disco k-pop electronic funk r&b hip-hop", "high", "major"),
+    ("Sheep dot a hillside of stone walls, a rainbow fading behind them.", "folk country classical ambient", "low", "major"),
+    ("A wrecking ball caught mid-swing, bricks exploding outwards.", "rock metal electronic hip-hop cinematic", "high", "any"),
+    ("Someone has left a single rose on the keys of a public piano.", "classical jazz soul r&b folk ambient pop", "low", "any"),
+    ("Low sun, cornrows, chrome rims: three friends lean on a parked Impala.", "hip-hop funk r&b soul", "any", "any"),
+    ("A pod of dolphins leaps alongside the ferry while passengers point and film.", "pop reggae cinematic folk classical electronic", "high", "major"),
+    ("The cellar is lit by one bulb; something has scratched the inside of the door.", "cinematic metal ambient electronic", "any", "minor"),
+    ("Grandparents in matching tracksuits dance in the living room, sofa pushed against the wall.", "disco soul funk pop latin jazz", "high", "major"),
+    ("A lighthouse keeper's mug and logbook by the window, grey sea beyond.", "folk ambient lo-fi classical blues", "low", "any"),
+    ("Crowds surge over a bridge under banners, drums strapped to chests.", "rock hip-hop latin reggae cinematic", "high", "any"),
+    ("Pale curtains stir in an empty summer house; a straw hat hangs on the bannister.", "ambient folk classical lo-fi", "low", "any"),
+    ("A robot arm paints the door of a car in one perfect sweep.", "electronic", "any", "any"),
+    ("Two boys share a mango on a jetty, feet in green water.", "reggae latin folk pop", "low", "major"),
+    ("The boxer's corner man presses ice to a swollen eye.", "hip-hop blues rock cinematic metal soul", "any", "any"),
+    ("Snow monkeys doze in a steaming pool, eyes shut, flakes on their fur.", "ambient lo-fi classical folk jazz", "low", "any"),
+    ("A red velvet booth, a plate of oysters, a ring box between them.", "jazz r&b soul classical latin", "any", "major"),
+    ("An astronomer's dome opens on a sky thick with stars.", "ambient cinematic classical electronic", "any", "any"),
+    ("Neon dragons flicker above a rain-slick alley stacked with steaming dumpling baskets.", "electronic lo-fi k-pop hip-hop cinematic jazz", "any", "any"),
+    ("The bar band's guitarist kneels on the beer-soaked stage, head thrown back.", "rock blues metal", "high", "any"),
+    ("A mother hums over a cradle in a room striped by shutters.", "classical soul folk lo-fi ambient", "low", "major"),
+    ("Barefoot women tread grapes in a wooden vat, skirts hitched, laughing.", "latin folk soul reggae country", "high", "major"),
+    ("An empty swimming pool full of dead leaves.", "ambient lo-fi blues rock classical electronic folk", "low", "minor"),
+    ("Motorbikes stream through a flooded crossing in Hanoi, ponchos flapping.", "electronic latin hip-hop rock funk k-pop", "high", "any"),
+    ("A stag stands on the ridge at first light, steam rising off its back.", "cinematic classical ambient folk", "any", "any"),
+    ("Yellow taxis, steam from a manhole, a man with a trumpet case hailing no one.", "jazz blues hip-hop soul", "any", "any"),
+    ("Children hang lanterns in a plum tree for the new year.", "k-pop folk pop classical ambient cinematic", "any", "major"),
+    ("A roller-skating waitress balances three milkshakes, checkerboard floor gleaming.", "rock pop funk disco soul", "high", "major"),
+    ("Tanks roll past a bakery with its windows blown in.", "metal cinematic classical ambient electronic", "any", "minor"),
+    ("A cracked leather boot on a barbed-wire fence, prairie to the end of the world.", "country blues folk ambient rock", "low", "any"),
+    ("An elderly monk sweeps leaves from temple steps in the morning fog.", "ambient classical folk cinematic", "low", "any"),
+    ("A hand in a lace glove holds a playing card, the queen of spades.", "jazz classical cinematic blues r&b latin", "any", "any"),
+]  # fmt: skip
+
+UNSEEN: list[Row] = [
+    ("The image shows a cluttered watch-repair stall in an underground arcade, the owner asleep on his folded arms.", "jazz lo-fi blues folk soul classical", "low", "any"),
+    ("A street dancer freezes upside down on one hand while the circle around him roars.", "hip-hop funk electronic pop", "high", "any"),
+    ("Cranes fly over a frozen marsh at sunrise, their calls almost audible.", "ambient classical folk cinematic", "low", "any"),
+    ("A young couple paints the walls of their first flat, yellow on their noses.", "pop soul folk funk k-pop", "any", "major"),
+    ("A gothic cathedral interior; candle smoke coils through blue light; a lone figure kneels.", "classical ambient cinematic metal", "low", "any"),
+    ("Fans with painted faces hang out of car windows waving scarves and honking.", "rock pop latin reggae electronic disco", "high", "major"),
+    ("The photo captures a vast salt flat after rain, sky and ground indistinguishable.", "ambient cinematic classical electronic", "low", "any"),
+    ("A cowgirl spins a lariat, dust glowing behind her.", "country rock folk cinematic", "any", "major"),
+    ("A detective's pinboard: red string, blurred photographs, a face circled twice.", "cinematic jazz electronic", "any", "minor"),
+    ("Two hands, one wrinkled and one tiny, knead dough together.", "folk soul country classical lo-fi jazz", "low", "major"),
+    ("A crowd of penguins toboggans down a slope on their bellies.", "funk pop disco jazz folk classical reggae latin rock", "high", "major"),
+    ("A man in an undershirt smokes on a fire escape, the neighbourhood asleep.", "blues jazz hip-hop soul lo-fi r&b", "low", "any"),
+    ("The ring walk: hood up, strobe lights, a wall of phones.", "hip-hop electronic rock metal", "high", "any"),
+    ("Coral-pink macaws explode out of the canopy.", "latin cinematic reggae electronic folk", "high", "major"),
+    ("Condensation on a bathroom mirror, lipstick kiss, silk robe on the hook.", "r&b soul jazz pop", "low", "any"),
+    ("Rusting ferris wheel, Pripyat, a single boot in the grass.", "ambient cinematic metal electronic", "low", "minor"),
+    ("A school orchestra of nine-year-olds, bows at every possible angle.", "classical folk pop", "any", "major"),
+    ("Coal trucks grind up a switchback road in sleet.", "metal rock blues country cinematic electronic", "any", "minor"),
+    ("A plump cat sleeps across an open biology textbook next to a mug of cold tea.", "lo-fi jazz folk classical ambient", "low", "any"),
+    ("Sparks, steel, a woman in a welding mask grinning under it.", "rock metal electronic funk", "high", "any"),
+    ("An infinity pool at night with the whole of Hong Kong glittering below.", "electronic r&b jazz hip-hop pop ambient", "any", "any"),
+    ("Scarlet poppies nod on an old trench line.", "classical folk cinematic ambient", "low", "any"),
+    ("The village idol show: six teenagers in sequins on a tractor trailer, one mic between them.", "k-pop pop disco country", "high", "major"),
+    ("Half-eaten wedding cake, confetti in the grass, a bow tie on a chair.", "pop soul jazz disco country folk lo-fi", "any", "any"),
+    ("A blacked-out limousine idles outside a courthouse, microphones everywhere.", "hip-hop cinematic electronic rock", "any", "any"),
+    ("Steel drums glint beneath a striped awning while a cruise ship looms behind.", "reggae latin", "any", "major"),
+    ("Wolves' eyes glow at the edge of the firelight.", "metal cinematic folk ambient", "any", "minor"),
+    ("Tap shoes, a wooden stage, a blur of sequined legs.", "jazz disco funk soul pop", "high", "major"),
+    ("A janitor waltzes with his mop in an empty gymnasium.", "jazz classical soul folk pop", "any", "major"),
+    ("An oxbow lake from the air, like a dropped silver ribbon.", "ambient cinematic classical", "low", "any"),
+    ("A prison visiting room: palms pressed to either side of the glass.", "blues soul r&b cinematic classical hip-hop country", "low", "minor"),
+    ("Bikers in bandanas gather round a jukebox under a neon eagle.", "rock blues country metal", "any", "any"),
+    ("The toddler has discovered the drum kit. Everyone else has left the room.", "rock funk pop metal", "high", "any"),
+    ("Dew on a spider's web strung across a garden gate, early October.", "folk classical ambient", "low", "any"),
+    ("A flamenco guitarist's nails, close up, over worn spruce.", "latin folk classical", "any", "any"),
+    ("Sunset over rice paddies, water buffalo, a boy on its back with a bamboo flute.", "folk ambient classical cinematic reggae", "low", "major"),
+    ("Teens with glow bracelets bounce on a trampoline at midnight.", "pop electronic k-pop disco", "high", "major"),
+    ("A barge hauls gravel past shuttered mills in the drizzle.", "blues folk ambient", "low", "minor"),
+    ("A Motown-style trio snaps fingers in matching emerald gowns.", "soul disco funk pop jazz r&b", "any", "major"),
+    ("A meteor streaks above a tent where a torch is still burning.", "ambient cinematic folk electronic", "low", "any"),
+]  # fmt: skip
+
+PARAPHRASES = [
+    ("A tabby cat sleeps on a windowsill beside a cup of tea.", "On the sill, next to a teacup, a striped cat is asleep."),
+    ("A crowd dances under a mirror ball.", "Beneath a glittering disco ball people fill the dance floor."),
+    ("A rocket climbs into the sky on a column of flame.", "Fire pours from a rocket as it lifts off."),
+    ("An old man plays harmonica alone on a porch at dusk.", "As evening falls, a solitary old fellow blows a harmonica on his porch."),
+    ("A quiet beach with palm trees and a hammock.", "A hammock hangs between palms on a still, sandy shore."),
+    ("Lightning strikes behind a ruined castle.", "The ruins of a castle are lit up by a bolt of lightning."),
+    ("A ballerina on her toes in an empty studio.", "In a bare rehearsal room a ballet dancer stands en pointe."),
+    ("Graffiti covers the wall behind a basketball court.", "A basketball court, and behind it a wall sprayed with graffiti."),
+    ("A cowboy leads his horse past a barn at sunset.", "At sundown a man in a cowboy hat walks his horse by the barn."),
+    ("Stars over a silent desert.", "A desert without a sound under a sky full of stars."),
+    ("Two lovers by candlelight in a dim bedroom.", "A bedroom lit by candles, a couple close together."),
+    ("A woman with pink hair poses in pastel clothes on a Seoul street.", "In Seoul, a pink-haired girl in pastels strikes a pose on the pavement."),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def describer() -> local.LocalDescriber:
+    return local.from_settings(Settings.load())
+
+
+def share(flags: list[bool]) -> float:
+    return sum(flags) / len(flags)
+
+
+def figures(rows: list[Row], descriptions: list[MusicDescription]) -> dict[str, float]:
+    """Shares of acceptable genres, of energies on the right side of the genre's middle tempo, and of right modes."""
+    table = Path(__file__).parent.parent / "data" / "generate_jsonl" / "genres.yaml"
+    middle = {name: sum(row["bpm"]) / 2 for name, row in yaml.safe_load(table.read_text(encoding="utf-8")).items()}
+    pairs = list(zip(rows, descriptions, strict=True))
+    return {
+        "genre": share([music.genre in row[1].split() for row, music in pairs]),
+        "energy": share(
+            [(music.bpm > middle[music.genre]) == (row[2] == "high") for row, music in pairs if row[2] != "any"]
+        ),
+        "mode": share([music.mode == row[3] for row, music in pairs if row[3] != "any"]),
+    }
+
+
+def test_most_captions_written_by_hand_get_a_fitting_genre_energy_and_mode(describer: local.LocalDescriber) -> None:
+    rows = STUDIED + GLANCED_AT + UNSEEN
+    assert {genre for row in rows for genre in row[1].split()} == set(GENRES)
+    descriptions = describer.describe_many([Caption.from_text(row[0]) for row in rows])
+    unseen = figures(UNSEEN, descriptions[-len(UNSEEN) :])
+    everything = figures(rows, descriptions)
+    print(f"{len(rows)} captions: {everything}; {len(UNSEEN)} of them never looked at: {unseen}")  # noqa: T201
+    assert everything["genre"] >= 0.75
+    assert everything["energy"] >= 0.8
+    assert everything["mode"] >= 0.8
+    assert unseen["genre"] >= 0.6
+
+
+def test_captions_of_all_kinds_use_most_of_the_genres(describer: local.LocalDescriber) -> None:
+    descriptions = describer.describe_many([Caption.from_text(row[0]) for row in STUDIED + GLANCED_AT + UNSEEN])
+    assert len({music.genre for music in descriptions}) >= 18
+    assert len({music.description for music in descriptions}) == len(descriptions)
+
+
+def test_paraphrases_mostly_keep_their_genre(describer: local.LocalDescriber) -> None:
+    kept = [
+        describer.describe(Caption.from_text(one)).genre == describer.describe(Caption.from_text(other)).genre
+        for one, other in PARAPHRASES
+    ]
+    print(f"paraphrases that keep their genre: {share(kept):.2f}")  # noqa: T201
+    assert share(kept) >= 0.7

@@ -141,7 +141,7 @@ class Heads:
         return {head: np.asarray(values, np.float32) for head, values in named.items()}
 
     def _recall(self, vectors: Vectors) -> tuple[Vectors, Vectors]:
-        """What the memory says: shares of the genres ``[n, genres]``, none of them nought; energy and minor ``[n, 2]``."""
+        """What the memory says: shares of the genres ``[n, genres]``, none nought; energy and minor ``[n, 2]``."""
         alike = np.exp(SHARPNESS * (vectors @ self.tensors["memory.vectors"].T - 1))
         votes = alike @ self.tensors["memory.votes"] + 1e-9
         weighted = alike * self.tensors["memory.votes"].sum(axis=1)
@@ -216,5 +216,5 @@ def _packed(name: str, tensor: Vectors) -> npt.NDArray[Any]:
 
 
 def _unpacked(tensor: npt.NDArray[Any]) -> Vectors:
-    values = tensor.astype(np.float32)
-    return values / _STEPS_IN_ONE if tensor.dtype == np.int8 else values
+    scale = _STEPS_IN_ONE if tensor.dtype == np.int8 else 1
+    return np.asarray(tensor, np.float32) / np.float32(scale)

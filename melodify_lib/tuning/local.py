@@ -273,11 +273,13 @@ def _widened(
 ) -> dict[str, npt.NDArray[np.float32]]:
     """The tensors as float32, with the energy head stretched to the spread that the examples have.
 
-    Regression keeps to the middle where it is unsure, and every song would be moderate.
+    Regression keeps to the middle where it is unsure, and every song would be moderate. The middle
+    is put at 0.5, for how lively the file's pictures are says nothing of other people's.
     """
-    gain, centre = targets.energy.std() / max(_spread(tensors, vectors, "energy"), 1e-6), targets.energy.mean()
+    gain = targets.energy.std() / max(_spread(tensors, vectors, "energy"), 1e-6)
+    centre = float(np.average(vectors @ tensors["energy.weight"][0] + tensors["energy.bias"][0]))
     tensors["energy.weight"] *= gain
-    tensors["energy.bias"] = centre + gain * (tensors["energy.bias"] - centre)
+    tensors["energy.bias"] = 0.5 + gain * (tensors["energy.bias"] - centre)
     return {name: tensor.astype(np.float32) for name, tensor in tensors.items()}
 
 
@@ -286,8 +288,7 @@ def _memory(
 ) -> dict[str, npt.NDArray[np.float32]]:
     """The captions with their genres, energies and modes; means of the last two get the spread of their heads.
 
-    The energy keeps its own centre. The mode's is nought (as likely minor as major for this file),
-    for the file's share of minor keys says nothing of other people's pictures.
+    Their middles are put where the heads' are: 0.5 for the energy, even odds for the mode.
     """
     feel = np.stack([targets.energy, targets.minor], axis=1)
     alike = np.exp(SHARPNESS * (vectors @ vectors.T - 1)) * weights
@@ -299,7 +300,7 @@ def _memory(
         "memory.vectors": vectors,
         "memory.votes": weights[:, None] * np.eye(tensors["genre.bias"].size)[targets.genre],
         "memory.feel": feel,
-        "memory.scale": np.stack([np.array([mean[0], 0.0]) - factor * mean, factor]),
+        "memory.scale": np.stack([np.array([0.5, 0.0]) - factor * mean, factor]),
     }
     return {name: np.asarray(tensor, np.float32) for name, tensor in memory.items()}
 

@@ -77,13 +77,14 @@ def compose(
     as_json: Json = False,
 ) -> None:
     """Make music for a picture: writes track.wav, track.mid and card.json."""
+    genre = _genre(genre)
     with _status("Loading") as status:
         from melodify_lib.flow import Composer
         from melodify_lib.settings import Settings
 
         composer = Composer(Settings.load(musician=musician, describer_model=describer_model))
         track = composer.compose(
-            image, seconds=seconds, seed=seed, genre=_genre(genre), on_stage=lambda stage: status(_DOING[stage])
+            image, seconds=seconds, seed=seed, genre=genre, on_stage=lambda stage: status(_DOING[stage])
         )
         track.save(out_dir)
     _print_track(track, out_dir, as_json)

@@ -81,7 +81,7 @@ def test_a_forced_genre_is_kept_with_its_own_tempo_and_instruments(genre: str) -
 
 
 def test_an_unknown_genre_is_refused_with_the_list() -> None:
-    with pytest.raises(DescriptionError, match="no genre 'polka'.*pop, hip-hop.*cinematic"):
+    with pytest.raises(DescriptionError, match=r"no genre 'polka'.*pop, hip-hop.*cinematic"):
         DESCRIBER.describe(Caption.from_text("A cat."), "polka")
 
 

@@ -20,7 +20,7 @@ OUTPUT = Path(__file__).parent.parent / "data" / "generate_jsonl" / "output"
 @pytest.fixture(scope="module")
 def subset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("subset") / "train.jsonl"
-    path.write_text("\n".join((OUTPUT / "train.jsonl").read_text("utf-8").splitlines()[:200]) + "\n", encoding="utf-8")
+    path.write_text("\n".join((OUTPUT / "train.jsonl").read_text("utf-8").splitlines()[:120]) + "\n", encoding="utf-8")
     return path
 
 

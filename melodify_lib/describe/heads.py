@@ -15,8 +15,9 @@ lead         genre, instrument  softmax within the genre: who carries the tune
 
 Genre, minor and energy are asked of the *memory* as well: the training captions themselves, each
 voting by how alike it reads (kernel regression, Nadaraya 1964). A linear head alone takes on the
-dataset's manner of speaking. On 100 captions written by hand, head alone → both: genre acceptable
-75 → 88 %, energy 86 → 91 %, mode 78 → 87 %; on unseen scenes in the dataset's manner nothing is lost.
+dataset's manner of speaking; the memory gave 100 captions written by hand an acceptable genre
+82–88 % of the time where the head alone gave 65–75 % (development figures, with fewer scenes).
+`tests/test_describe_unseen.py` prints how the shipped model does.
 """
 
 from __future__ import annotations

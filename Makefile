@@ -39,7 +39,7 @@ dataset: $(READY) ## rebuild the dataset that ships, and the describer that is t
 	@$(BIN)/melodify tune data/generate_jsonl/output/train.jsonl --out melodify_lib/describe/model \
 		--validation data/generate_jsonl/output/validation.jsonl
 
-constraints: ## resolve the newest versions that fit pyproject.toml into constraints.txt
+constraints: ## resolve versions that fit pyproject.toml anew into constraints.txt (TORCH=2.13.0)
 	@set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
 	$(PYTHON) -m venv "$$folder"; \
 	"$$folder/bin/pip" install torch==$(TORCH) '.[notebooks,pipelines,dev]'; \

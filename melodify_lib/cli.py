@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from melodify_lib.errors import InputError, MelodifyError, MissingDependencyError, NotebookError
 from melodify_lib.genres import GENRES
@@ -59,7 +60,7 @@ def main() -> None:
     try:
         app()
     except MelodifyError as error:
-        err.print(f"[red]error:[/red] {error}", markup=True, highlight=False)
+        err.print(Text.assemble(("error:", "red"), " ", _printable(error)))
         sys.exit(1)
     except BrokenPipeError:
         sys.exit(1)
@@ -173,14 +174,13 @@ def tune(
         "runs/describer"
     ),
     validation: Annotated[Path | None, typer.Option(help="A validation split, to report on.")] = None,
-    seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
     """Tune the local describer on a JSONL dataset."""
     from melodify_lib.tuning.local import tune as tune_local
 
     with _progress("Tuning") as on_progress:
-        result = tune_local(train, out_dir, validation=validation, seed=seed, on_progress=on_progress)
+        result = tune_local(train, out_dir, validation=validation, on_progress=on_progress)
     if as_json:
         typer.echo(json.dumps({"out": str(out_dir), "seconds": round(result.seconds, 1), **result.metrics}))
     else:
@@ -195,7 +195,8 @@ def doctor() -> None:
     findings = examine()
     table = Table(box=None, pad_edge=False, show_header=False)
     for finding in findings:
-        table.add_row("[green]ok[/green]" if finding.ok else "[red]no[/red]", finding.what, finding.found)
+        mark = Text("ok", "green") if finding.ok else Text("no", "red")
+        table.add_row(mark, finding.what, Text(_printable(finding.found)))
     out.print(table)
     if not all(finding.ok for finding in findings):
         raise typer.Exit(1)
@@ -206,7 +207,7 @@ def dataset_build(
     source: Source = Path("data/generate_jsonl"),
     out_dir: Annotated[Path, typer.Option("--out", "-o", help="Folder for the three splits.")] = Path("runs/dataset"),
     per_genre: Annotated[int | None, typer.Option(help="Examples a genre, all splits together.")] = None,
-    seed: Seed = 0,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 0,
 ) -> None:
     """Write train, validation and test splits with the offline teacher."""
     from melodify_lib import dataset
@@ -230,7 +231,7 @@ def dataset_check(files: Annotated[list[Path], typer.Argument(metavar="FILE…")
                 typer.echo(json.dumps({"file": str(path), **_plain(problem)}, ensure_ascii=False))
             else:
                 where = f"{path}:{problem.line}" if problem.line else str(path)
-                typer.echo(f"{where}: {problem.field}: {problem.what}; {problem.fix}")
+                typer.echo(_printable(f"{where}: {problem.field}: {problem.what}; {problem.fix}"))
     if count:
         raise typer.Exit(1)
     if not as_json:
@@ -263,7 +264,7 @@ def notebooks_run(
     timeout: Annotated[int, typer.Option(help="Time limit of a cell in seconds.")] = 300,
 ) -> None:
     """Run the notebooks with papermill, strictly, and write a report."""
-    from melodify_lib.notebooks import find_notebooks, new_run, run_notebooks
+    from melodify_lib.notebooks import check_parameters, find_notebooks, new_run, point_latest, run_notebooks
     from melodify_lib.report import write_report
     from melodify_lib.settings import Settings
 
@@ -274,6 +275,7 @@ def notebooks_run(
             raise InputError(f"no picture at {image}")
         parameters["image"] = str(Path(image).resolve())
     paths = find_notebooks(folder, only or ())
+    check_parameters(paths, parameters)
     run = new_run(runs)
     results = run_notebooks(
         paths,
@@ -281,13 +283,12 @@ def notebooks_run(
         parameters,
         timeout=timeout,
         on_result=lambda result: err.print(
-            f"{_PASSED[result.passed]} {result.notebook} {result.seconds:.1f} s",
-            highlight=False,
+            Text.assemble(_PASSED[result.passed], f" {result.notebook} {result.seconds:.1f} s")
         ),
     )
     with _status("Writing the report"):
         report = write_report(run, results)
-    latest = run.parent / "latest"
+    latest = point_latest(run)
     made = {"song": "song/track.wav", "card": "song/card.json", "notebooks": "", "report": report.name}
     _print_table({what: latest / name for what, name in made.items() if (latest / name).exists()})
     failed = [result for result in results if not result.passed]
@@ -333,7 +334,7 @@ def pipeline_run(
         _print_table({**run.tasks, "song": run.song, "card": run.card_address, "seconds": f"{run.seconds:.1f}"})
 
 
-_PASSED = {True: "[green]passed[/green]", False: "[red]failed[/red]"}
+_PASSED = {True: ("passed", "green"), False: ("failed", "red")}
 _DOING = {"caption": "Looking at the picture", "describe": "Describing the music", "play": "Playing"}
 
 
@@ -420,10 +421,15 @@ def _print_track(track: Track, folder: Path, as_json: bool) -> None:
     )
 
 
+def _printable(value: object) -> str:
+    """Text in one line and without control characters: what comes from a file must not steer the terminal."""
+    return "".join(character if character.isprintable() else " " for character in str(value))
+
+
 def _print_table(rows: dict[str, Any]) -> None:
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in rows.items():
-        table.add_row(name, str(value))
+        table.add_row(name, Text(_printable(value)))
     out.print(table)

@@ -79,11 +79,12 @@ def replay(card: TrackCard, settings: Settings | None = None) -> Track:
     if card.requested.duration_s is None:
         raise ReplayError("the card does not say how many seconds were asked for")
     track = musician.play(card.description, card.requested.duration_s, card.seed)
-    differing = sorted(name for name in card.files if track.card.files.get(name) != card.files[name])
+    names = sorted(card.files.keys() | track.card.files.keys())
+    differing = [name for name in names if track.card.files.get(name) != card.files.get(name)]
     if differing:
         raise ReplayError(
             f"{', '.join(differing)} came out with other bytes under the same versions: the processor "
-            "or a library (numpy, scipy, symusic, pedalboard) differs from where the card was made"
+            "or a library (numpy, scipy, pedalboard) differs from where the card was made"
         )
     return track.with_card(
         image_sha256=card.image_sha256, caption=card.caption, captioner=card.captioner, describer=card.describer

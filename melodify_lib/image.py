@@ -69,7 +69,7 @@ def open_image(source: bytes | Path | str) -> Image.Image:
     except Exception as error:  # whatever a parser raises on hostile bytes
         raise ImageError(f"not a picture that can be read ({error}); {_USE}") from None
     _check_size(*image.size)
-    if image.format == "JPEG" and data.count(_START_OF_SCAN) > MAX_JPEG_SCANS:
+    if image.format in ("JPEG", "MPO") and data.count(_START_OF_SCAN) > MAX_JPEG_SCANS:
         raise ImageError(f"the JPEG has more than {MAX_JPEG_SCANS} scans; save it again in a picture editor")
     try:
         if image.format == "PNG":

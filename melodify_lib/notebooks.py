@@ -4,7 +4,7 @@ An unknown parameter stops before anything runs, the kernel is this interpreter'
 time limit, and the executed copy and one JSON result per notebook are written even when a cell
 fails. A run's folder holds it all:
 
-    runs/<time>/
+    runs/<time>/                      runs/latest points to the newest
         02_synthesize_dataset.ipynb   the executed copy
         02_synthesize_dataset.json    its result
         dataset/ describer/ song/     what the notebooks made
@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from melodify_lib.errors import MissingDependencyError, NotebookError
+from melodify_lib.store import FolderStore
 
 CELL_TIMEOUT_S = 300
 KERNEL = "python3"
@@ -57,13 +58,27 @@ def find_notebooks(folder: Path, only: Iterable[str] = ()) -> list[Path]:
 
 
 def new_run(root: Path) -> Path:
-    """A new folder ``root/<time>``, with ``root/latest`` pointing to it."""
+    """A new folder ``root/<time>``."""
     run = root.resolve() / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
     run.mkdir(parents=True)
-    aside = run.parent / f".latest-{run.name}"
-    aside.symlink_to(run.name)
-    aside.replace(run.parent / "latest")
     return run
+
+
+def point_latest(run: Path) -> Path:
+    """Point ``latest`` beside the folder `run` to it; return the path of ``latest``."""
+    aside = run.with_name(f".latest-{run.name}")
+    aside.symlink_to(run.name)
+    return aside.replace(run.with_name("latest"))
+
+
+def check_parameters(paths: list[Path], parameters: Iterable[str]) -> dict[Path, set[str]]:
+    """The parameters that each notebook declares. Raises `NotebookError` for one of `parameters` that none does."""
+    declared = {path: _declared(path) for path in paths}
+    for name in parameters:
+        if not any(name in names for names in declared.values()):
+            known = ", ".join(sorted(set().union(*declared.values())))
+            raise NotebookError(f"no notebook of this run has a parameter {name!r}; there are: {known}")
+    return declared
 
 
 def run_notebooks(
@@ -79,11 +94,8 @@ def run_notebooks(
     `parameters` go to every notebook that declares them; one that no notebook declares raises
     `NotebookError` before anything runs. `out` (the run's folder) and `HANDED_ON` are added.
     """
-    declared = {path: _declared(path) for path in paths}
-    for name in parameters:
-        if not any(name in names for names in declared.values()):
-            known = sorted(set().union(*declared.values()))
-            raise NotebookError(f"no notebook of this run has a parameter {name!r}; there are: {', '.join(known)}")
+    declared = check_parameters(paths, parameters)
+    store = FolderStore(run)
     results = []
     for path in paths:
         made = {name: run / folder for name, folder in HANDED_ON.items() if (run / folder).is_dir()}
@@ -92,7 +104,7 @@ def run_notebooks(
             path, run, {name: value for name, value in offered.items() if name in declared[path]}, timeout
         )
         text = json.dumps(asdict(result), indent=2, ensure_ascii=False) + "\n"
-        (run / f"{path.stem}.json").write_text(text, encoding="utf-8")
+        store.put(f"{path.stem}.json", text.encode())
         on_result(result)
         results.append(result)
     return results
@@ -132,9 +144,9 @@ def _execute(path: Path, run: Path, parameters: dict[str, Any], timeout: int) ->
     except papermill.PapermillExecutionError as failure:
         error = f"cell {failure.cell_index} failed: {failure.ename}: {failure.evalue}"
     except CellTimeoutError:
-        error = f"a cell ran longer than {timeout} s and was stopped"
+        error = f"cell {_last_cell(executed)} ran longer than {timeout} s and was stopped"
     except DeadKernelError:
-        error = "the kernel died (out of memory?)"
+        error = f"the kernel died in cell {_last_cell(executed)} (out of memory?)"
     return NotebookResult(
         notebook=path.stem,
         passed=error is None,
@@ -143,3 +155,10 @@ def _execute(path: Path, run: Path, parameters: dict[str, Any], timeout: int) ->
         parameters=parameters,
         error=error,
     )
+
+
+def _last_cell(executed: Path) -> int:
+    """Index of the last cell that papermill began."""
+    cells = json.loads(executed.read_text(encoding="utf-8"))["cells"]
+    begun = [index for index, cell in enumerate(cells) if cell["metadata"].get("papermill", {}).get("start_time")]
+    return begun[-1] if begun else 0

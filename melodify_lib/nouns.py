@@ -51,8 +51,9 @@ class _Frozen(BaseModel):
 
 
 def _one_line(text: str) -> str:
-    """Collapse every run of white space, control and format characters to one space."""
-    return re.sub(r"[\s\x00-\x1f\x7f-\x9f\u200b\u2028\u2029\ufeff]+", " ", text).strip()
+    """Collapse every run of white space, control and bidirectional characters to one space; no half surrogates."""
+    text = re.sub(r"[\ud800-\udfff]", "\ufffd", text)
+    return re.sub(r"[\s\x00-\x1f\x7f-\x9f\u200b\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]+", " ", text).strip()
 
 
 def normalize_key(text: str) -> str:
@@ -306,8 +307,10 @@ class Track:
     def put(self, store: Store, prefix: str = "") -> str:
         """Store the files and ``card.json`` under `prefix`; return the card's address.
 
-        The card comes last: where there is a card, the files that it names are whole.
+        An older card goes first and the new one comes last: where there is a card, the files that it
+        names are whole.
         """
+        store.delete(f"{prefix}card.json")
         for name, data in self.files.items():
             store.put(f"{prefix}{name}", data)
         return store.put(f"{prefix}card.json", self.card.to_json().encode())

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from melodify_lib.notebooks import NotebookResult
 from melodify_lib.nouns import TrackCard
+from melodify_lib.store import FolderStore
 
 
 def write_report(run: Path, results: Sequence[NotebookResult]) -> Path:
@@ -15,21 +16,20 @@ def write_report(run: Path, results: Sequence[NotebookResult]) -> Path:
     from jinja2 import Environment
     from nbconvert import HTMLExporter
 
+    store = FolderStore(run)
     exporter = HTMLExporter(exclude_input_prompt=True, exclude_output_prompt=True)  # type: ignore[no-untyped-call]
     for result in results:
         executed = run / f"{result.notebook}.ipynb"
         if executed.exists():
             page, _ = exporter.from_filename(str(executed))
-            executed.with_suffix(".html").write_text(page, encoding="utf-8")
+            store.put(f"{result.notebook}.html", page.encode())
     card = run / "song" / "card.json"
     template = Environment(autoescape=True).from_string(
         files("melodify_lib").joinpath("report.html.j2").read_text(encoding="utf-8")
     )
-    report = run / "report.html"
     text = template.render(
         results=results,
         card=TrackCard.from_json(card.read_bytes()) if card.exists() else None,
         picture=next(iter(sorted((run / "song").glob("picture.*"))), None),
     )
-    report.write_text(text, encoding="utf-8")
-    return report
+    return Path(store.put("report.html", text.encode()))

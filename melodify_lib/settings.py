@@ -7,6 +7,7 @@ chosen alone.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,7 +18,7 @@ from melodify_lib.errors import SettingsError
 from melodify_lib.nouns import first_problem
 
 PROFILES: dict[str, dict[str, str]] = {
-    "local": {"captioner": "local", "describer": "local", "musician": "arranger", "runner": "local"},
+    "local": {"captioner": "local", "describer": "local", "musician": "arranger"},
 }
 """What each profile chooses where nothing else is said. ``local`` needs no account and pays nobody."""
 
@@ -31,7 +32,6 @@ class Settings(BaseSettings):
     captioner: str = Field("", description="image → caption")
     describer: str = Field("", description="caption → music description")
     musician: str = Field("", description="music description → audio")
-    runner: str = Field("", description="where the pipeline runs")
     store: Path = Field(Path("runs/store"), description="folder for songs, cards and pipeline artifacts")
     describer_model: Path | None = Field(None, description="folder of a tuned describer; the shipped one if unset")
     soundfont: Path | None = Field(None, description="SoundFont (.sf2) of the arranger; the one from pip if unset")
@@ -48,6 +48,10 @@ class Settings(BaseSettings):
     @classmethod
     def load(cls, **overrides: Any) -> Self:
         """Settings from the environment, with those given here (and not None) on top."""
+        known = [f"MELODIFY_{field.upper()}" for field in cls.model_fields]
+        for name in os.environ:
+            if name.startswith("MELODIFY_") and name not in known:
+                raise SettingsError(f"no setting {name}; there are: {', '.join(known)}")
         try:
             return cls(**{name: value for name, value in overrides.items() if value is not None})
         except ValidationError as error:

@@ -76,7 +76,11 @@ class FolderStore:
         return sorted(name for name in names if name.startswith(prefix) and _NAME.fullmatch(name))
 
     def delete(self, name: str) -> None:
-        self._path(name).unlink(missing_ok=True)
+        path = self._path(name)
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise StoreError(f"cannot delete {path}: {error.strerror or error}") from error
 
     def link(self, name: str) -> str:
         path = self._path(name)

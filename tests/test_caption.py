@@ -163,7 +163,7 @@ def test_importing_the_captioner_does_not_import_torch() -> None:
 def test_captioner_is_the_stage_that_settings_choose() -> None:
     stage = stages.captioner(Settings.load(captioner="local"))
     assert stage.version.name == "local"
-    assert re.fullmatch(r"efficientnet-lite0-[\d.]+\+affect\d+", stage.version.version)
+    assert re.fullmatch(r"efficientnet-lite0-[\d.]+\+[0-9a-f]{12}", stage.version.version)
 
 
 # --- pictures that show nothing ------------------------------------------------------------------------------------

@@ -64,3 +64,16 @@ def test_what_is_refused_is_refused_in_one_line(
 
 def test_doctor_finds_a_working_installation() -> None:
     assert "arranger" in melodify("doctor").stdout
+
+
+@pytest.mark.parametrize("text", ["[/bold] [red]", "\x1b[31mred", "a\u202eb"])
+def test_markup_and_control_characters_are_only_text(text: str, tmp_path: Path) -> None:
+    done = melodify("compose", tmp_path / f"{text}.jpg".replace("/", ""), expect=1)
+    assert done.stderr.startswith("error: no picture at") and "\x1b" not in done.stderr
+    done = melodify("describe", f"{text} a cat", "--json")
+    assert "\x1b" not in done.stdout
+
+
+def test_bytes_that_are_not_utf8_are_read_as_far_as_they_go() -> None:
+    done = subprocess.run([MELODIFY, "describe", b"\xff a cat", "--json"], capture_output=True, check=True)
+    MusicDescription.parse(done.stdout.decode())

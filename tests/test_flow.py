@@ -82,3 +82,8 @@ def test_what_cannot_be_used_is_refused_before_the_work(composer: Composer, phot
     shutil.copy(__file__, tmp_path / "text.jpg")
     with pytest.raises(ImageError):
         composer.compose(tmp_path / "text.jpg")
+
+
+def test_replay_of_a_card_without_files_is_refused(tracks: dict[str, Track]) -> None:
+    with pytest.raises(ReplayError, match=r"track\.mid, track\.wav"):
+        replay(tracks["flower"].card.model_copy(update={"files": {}}))

@@ -87,6 +87,8 @@ def test_a_second_run_hits_the_cache_and_another_picture_misses_it(photograph: P
     longer.card_address.unlink()
     again = run(arguments(picture, settings, seconds=5), settings)
     assert again.tasks["play-and-store"] == "done", "a song that was deleted is made again"
+    again.song.unlink()
+    assert run(arguments(picture, settings, seconds=5), settings).song.is_file(), "and so is one that lost a file"
 
 
 def test_a_failed_task_is_named_with_its_reason(photograph: Path, tmp_path: Path) -> None:

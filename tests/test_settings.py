@@ -30,6 +30,12 @@ def test_unknown_names_are_refused_with_the_choices(monkeypatch: pytest.MonkeyPa
         Settings.load()
 
 
+def test_a_misspelt_setting_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MELODIFY_MUSICAN", "arranger")
+    with pytest.raises(SettingsError, match="MELODIFY_MUSICAN"):
+        Settings.load()
+
+
 def test_settings_cannot_change_underneath() -> None:
     with pytest.raises(Exception, match="frozen"):
         Settings.load().musician = "x"  # type: ignore[misc]

@@ -16,6 +16,7 @@ from melodify_lib.caption import content, words
 from melodify_lib.caption.affect import affect_of
 from melodify_lib.caption.look import Look, look_at
 from melodify_lib.caption.palette import chroma, name_of, palette_of
+from melodify_lib.fingerprint import fingerprint
 from melodify_lib.nouns import Caption, StageVersion
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class LocalCaptioner:
 
     @property
     def version(self) -> StageVersion:
-        return StageVersion(name="local", version=f"{content.VERSION}+affect1")
+        return StageVersion(name="local", version=f"{content.VERSION}+{fingerprint('caption', 'image.py', 'moods.py')}")
 
     def caption(self, image: Image) -> Caption:
         """Caption an RGB picture, as `melodify_lib.image.open_image` returns it."""

@@ -90,6 +90,8 @@ def _example(line: bytes, number: int, path: Path) -> Example:
             raise broken(f"contents[{turn}]", "not a turn of {role, parts: [{text}]}") from None
         if content["role"] != role if "role" in content else True:
             raise broken(f"contents[{turn}].role", f"must be {role!r}")
+        if any(0xD800 <= ord(character) <= 0xDFFF for character in texts[turn]):
+            raise broken(f"contents[{turn}].parts", "the text has half of a surrogate pair (\\ud800 to \\udfff)")
         if not texts[turn].strip():
             raise broken(f"contents[{turn}].parts", "the text is empty")
     if len(record["contents"]) != 2:

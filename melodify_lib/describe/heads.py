@@ -33,6 +33,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from melodify_lib.describe.embedding import WIDTH
 from melodify_lib.errors import ModelError
+from melodify_lib.genres import Genre
 from melodify_lib.nouns import Sha256, first_problem, sha256
 from melodify_lib.store import FolderStore
 
@@ -81,7 +82,7 @@ class HeadsCard(_Frozen):
     dataset_sha256: Sha256
     heads_sha256: Sha256
     examples: Annotated[int, Field(gt=0)]
-    genres: Annotated[dict[str, GenreFacts], Field(min_length=1)]
+    genres: Annotated[dict[Genre, GenreFacts], Field(min_length=1)]
     moods: Names
     keywords: tuple[str, ...]
 

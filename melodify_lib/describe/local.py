@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 
@@ -18,7 +18,8 @@ from melodify_lib.describe import prose
 from melodify_lib.describe.embedding import embed
 from melodify_lib.describe.heads import Heads, load, save
 from melodify_lib.errors import DescriptionError
-from melodify_lib.genres import GENRES
+from melodify_lib.fingerprint import fingerprint
+from melodify_lib.genres import GENRES, Genre
 from melodify_lib.moods import MOODS
 from melodify_lib.nouns import Caption, MusicDescription, StageVersion
 
@@ -52,7 +53,7 @@ class LocalDescriber:
 
     @property
     def version(self) -> StageVersion:
-        return StageVersion(name="local", version=self.heads.version)
+        return StageVersion(name="local", version=f"{self.heads.version}+{fingerprint('describe', 'moods.py')}")
 
     def export(self, folder: Path) -> None:
         """Write the tuned part into `folder`, from which `Settings.describer_model` can load it."""
@@ -77,8 +78,8 @@ class LocalDescriber:
 
     def _description(self, caption: Caption, outputs: Outputs, genre: str | None) -> MusicDescription:
         card = self.heads.card
-        genres = list(card.genres)
-        row = int(np.argmax(outputs["genre"])) if genre is None else genres.index(genre)
+        genres: list[Genre] = list(card.genres)
+        row = int(np.argmax(outputs["genre"])) if genre is None else genres.index(cast(Genre, genre))
         name = genres[row]
         facts = card.genres[name]
 
@@ -114,7 +115,7 @@ class LocalDescriber:
         odds = outputs["moods"] - 0.5 * (base_rate - base_rate.mean())
         return np.asarray(odds - MOOD_AGREEMENT * np.linalg.norm(places - feel, axis=1), np.float32)
 
-    def _instruments(self, outputs: Outputs, genre: str) -> tuple[str, ...]:
+    def _instruments(self, outputs: Outputs, genre: Genre) -> tuple[str, ...]:
         """Who carries the tune, then those that are more likely to play than not: three at least, six at most."""
         card = self.heads.card
         rows = [row for row, (of_genre, _) in enumerate(card.players) if of_genre == genre]

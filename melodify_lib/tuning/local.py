@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from melodify_lib.dataset.form import Example, read
 from melodify_lib.describe.embedding import embed
 from melodify_lib.describe.heads import SHARPNESS, GenreFacts, Heads, HeadsCard, save
 from melodify_lib.errors import DatasetError, ModelError
+from melodify_lib.genres import Genre
 from melodify_lib.moods import affect
 from melodify_lib.nouns import MusicDescription, sha256
 
@@ -57,12 +58,11 @@ def tune(
     out: Path,
     *,
     validation: Path | None = None,
-    seed: int = 0,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> TuningResult:
     """Train the describer on `train` and write it into the folder `out`.
 
-    `seed` is taken because every tuner takes one; there is no chance in this one. `on_progress` is
+    There is no chance in it. `on_progress` is
     called with steps done and in all.
     """
     started = time.perf_counter()
@@ -137,7 +137,7 @@ def _card(examples: Sequence[Example], dataset_sha256: str) -> HeadsCard:
         by_genre.setdefault(example.description.genre, []).append(example)
     if len(by_genre) < 2:
         raise DatasetError("the training file holds fewer than two genres; there is nothing to choose between")
-    genres = {genre: _facts(rows) for genre, rows in by_genre.items()}
+    genres = {cast(Genre, genre): _facts(rows) for genre, rows in by_genre.items()}
     moods = sorted({mood for example in examples for mood in example.description.moods})
     keywords = sorted({word for example in examples for word in example.description.keywords})
     return HeadsCard(

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from melodify_lib.fingerprint import fingerprint
 from melodify_lib.music.arranger.score import Score
 from melodify_lib.music.arranger.soundfont import SoundFont, load_soundfont
 from melodify_lib.music.arranger.writer import write_score
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
     from melodify_lib.settings import Settings
 
 __all__ = ["Arranger", "Score", "from_settings", "write_score"]
-
-VERSION = "1"
-"""Goes up whenever the same arguments give other bytes than before."""
 
 
 class Arranger:
@@ -40,7 +38,8 @@ class Arranger:
     @cached_property
     def version(self) -> StageVersion:
         """The arranger and the SoundFont: both decide the bytes."""
-        return StageVersion(name="arranger", version=f"{VERSION}+{self._font.name}@{self._font.sha256[:12]}")
+        sources = fingerprint("music/arranger", "music/finish.py", "music/measure.py", "moods.py")
+        return StageVersion(name="arranger", version=f"{sources}+{self._font.name}@{self._font.sha256[:12]}")
 
     def play(self, description: MusicDescription, seconds: float, seed: int) -> Track:
         """Compose, play and master `seconds` of music. The same arguments give the same bytes."""

@@ -31,7 +31,8 @@ class Span:
 
 @dataclass(frozen=True)
 class Bar:
-    """A bar of the piece. `start` and `beats` in beats; `index` and `of` place it in its section."""
+    """A bar of the piece. `start` and `beats` in beats; `index` and `of` place it in its section, `in_phrase`
+    and `phrase_bars` in its phrase."""
 
     start: float
     beats: int
@@ -41,17 +42,14 @@ class Bar:
     parts: tuple[str, ...]
     index: int
     of: int
+    in_phrase: int
     phrase_bars: int
     spans: tuple[Span, ...]
     is_final: bool = False
 
     @property
-    def in_phrase(self) -> int:
-        return self.index % self.phrase_bars
-
-    @property
     def ends_phrase(self) -> bool:
-        return self.in_phrase == self.phrase_bars - 1 or self.index == self.of - 1
+        return self.in_phrase == self.phrase_bars - 1
 
     @property
     def ends_section(self) -> bool:
@@ -72,15 +70,17 @@ def plan_form(style: Style, mode: Mode, bpm: float, seconds: float, shift: int, 
         extra = 0  # the final chord may as well ring a little longer
     sections = _choose_sections(style, bars, rng)
     progressions = _progressions(style, mode, sections, rng)
+    shift = _kept_apart([style.sections[name].energy for name, _ in sections], shift)
     form: list[Bar] = []
     beat = 0.0
     for number, (name, length) in enumerate(sections):
         kind = style.sections[name]
         harmonies = _repeated(progressions[kind.progression], length)
+        of = length + 1 if extra and number == len(sections) - 1 else length
         if number == len(sections) - 1 and not extra:
             harmonies = _with_cadence(style, mode, harmonies, rng)
         for index, chords in enumerate(harmonies):
-            form.append(_bar(style, kind, name, number, index, length, beat, style.beats_per_bar, chords, shift))
+            form.append(_bar(style, kind, name, number, index, of, beat, style.beats_per_bar, chords, shift))
             beat += style.beats_per_bar
     name = sections[-1][0] if sections else style.plans[0].split()[0]
     kind = style.sections[name]
@@ -195,11 +195,36 @@ def _bar(
     style: Style, kind: SectionStyle, name: str, number: int, index: int, of: int, start: float, beats: int,
     chords: tuple[Chord, ...], shift: int,
 ) -> Bar:  # fmt: skip
-    levels: tuple[Level, ...] = ("low", "mid", "high")
-    level = levels[min(max(levels.index(kind.energy) + shift, 0), 2)]
+    level = _shifted(kind.energy, shift)
     duration = beats / len(chords)
     starts = [round(index * duration * 2) / 2 for index in range(len(chords))]
     ends = [*starts[1:], float(beats)]
     spans = tuple(Span(a, b - a, chord) for a, b, chord in zip(starts, ends, chords, strict=True))
-    phrase = min(style.phrase_bars, 4) if of % 4 == 0 or of > 4 else of
-    return Bar(start, beats, number, name, level, kind.parts, index, of, phrase, spans)
+    in_phrase = index
+    for phrase in _phrases(of, min(style.phrase_bars, 4)):
+        if in_phrase < phrase:
+            break
+        in_phrase -= phrase
+    return Bar(start, beats, number, name, level, kind.parts, index, of, in_phrase, phrase, spans)
+
+
+def _phrases(bars: int, longest: int) -> list[int]:
+    """The lengths of a section's phrases: 5 bars are 3 and 2, for a single bar is no phrase."""
+    lengths = [longest] * (bars // longest) + [bars % longest] * (bars % longest > 0)
+    if len(lengths) > 1 and lengths[-1] == 1:
+        lengths[-2:] = [longest - 1, 2] if longest > 2 else [longest + 1]
+    return lengths
+
+
+_LEVELS: tuple[Level, ...] = ("low", "mid", "high")
+
+
+def _shifted(level: Level, shift: int) -> Level:
+    return _LEVELS[min(max(_LEVELS.index(level) + shift, 0), 2)]
+
+
+def _kept_apart(levels: Sequence[Level], shift: int) -> int:
+    """As much of a shift as leaves sections of different levels different: a chorus rises from its verse."""
+    while shift and len(set(levels)) > 1 and len({_shifted(level, shift) for level in levels}) == 1:
+        shift -= 1 if shift > 0 else -1
+    return shift

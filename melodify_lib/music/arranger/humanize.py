@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 
@@ -12,11 +13,12 @@ from melodify_lib.music.arranger.styles import Feel
 
 def humanize(
     notes: Iterable[Note], held_over: float, feel: Feel, late_ms: float, bpm: float, last_beat: float,
-    rng: np.random.Generator,
+    rng: np.random.Generator, one_voice: bool = False,
 ) -> tuple[Note, ...]:  # fmt: skip
     """Swing, then spread in time and touch. Notes that start together stay together to a few milliseconds.
 
-    `held_over` is by how many beats each is held beyond its length. Nothing starts before 0 or at
+    `held_over` is by how many beats each is held beyond its length; where there is but `one_voice`, at most
+    until the next, so that neither a grace nor a step rings on under it. Nothing starts before 0 or at
     `last_beat` or after; the spread shrinks where the tempo leaves less room.
     """
     ordered = sorted(notes, key=lambda note: (note.start, note.pitch))
@@ -37,7 +39,16 @@ def humanize(
         performed.append(
             Note(start, max(min(end, last_beat) - start, 0.02), note.pitch, min(max(round(velocity), 1), 127))
         )
-    return tuple(performed)
+    return tuple(_in_one_voice(performed) if one_voice else performed)
+
+
+def _in_one_voice(notes: list[Note]) -> list[Note]:
+    ordered = sorted(notes, key=lambda note: note.start)
+    ends = [*(note.start for note in ordered[1:]), float("inf")]
+    return [
+        replace(note, duration=max(min(note.duration, end - note.start), 0.02))
+        for note, end in zip(ordered, ends, strict=True)
+    ]
 
 
 def swing(beat: float, feel: Feel) -> float:

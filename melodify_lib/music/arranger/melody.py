@@ -3,7 +3,8 @@
 A *cell* is a bar of melody: a rhythm from the style and a contour in scale steps. A section has cells
 a and b; a phrase is a row of them such as ``a a' b c``, where a prime is a variation (sequence,
 inversion, another rhythm, another ending) and c the close: the opening rhythm, then a long chord tone
-and a breath. Strong beats are pulled to chord tones, so the same cell follows the harmony.
+and a breath. Strong beats are pulled to chord tones, so the same cell follows the harmony. What would
+leave its range turns back there, and no tone is struck three times in a row but by a close.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def play_melody(player: Player, piece: Piece, register: tuple[int, int], rng: np
     motifs: dict[str, dict[str, Cell]] = {}
     forms: dict[str, list[str]] = {}
     notes: list[Note] = []
-    at = _home(register)
+    sung = [_home(register)]
     phrase, seen_sections = -1, set()
     for bar in piece.sounding(player):
         if bar.in_phrase == 0 or phrase < 0:
@@ -54,11 +55,11 @@ def play_melody(player: Player, piece: Piece, register: tuple[int, int], rng: np
         if letter == "c":
             cell = _closing(cell, bar, piece, rng)
         height = {"a": 0, "b": 3, "c": -1}[letter[0]] + (2 if bar.level == "high" else 0)
-        line, at = _sing(cell, bar, player, piece, register, at, height, letter == "c", rng)
+        line = _sing(cell, bar, player, piece, register, sung, height, letter == "c", rng)
         if phrase % player.turns == player.turn:
             notes += line
     final = piece.bars[-1]
-    pitch = _nearest([p for p in range(register[0], register[1] + 1) if (p - piece.tonic) % 12 == 0], at)
+    pitch = _nearest([p for p in range(register[0], register[1] + 1) if (p - piece.tonic) % 12 == 0], sung[-1])
     notes.append(Note(final.start, 0.8 * piece.ring_beats, pitch, velocity_of(player, final, piece)))
     return notes
 
@@ -81,11 +82,15 @@ def _rhythm(player: Player, piece: Piece, bar: Bar, rng: np.random.Generator) ->
 
 def _cell(player: Player, piece: Piece, bar: Bar, rng: np.random.Generator) -> Cell:
     rhythm = _rhythm(player, piece, bar, rng)
-    return Cell(rhythm, _contour(len(rhythm), player.style, rng))
+    return Cell(rhythm, _contour(len(rhythm), player.style, len(SCALES[player.style.scale[piece.mode]]), rng))
 
 
-def _contour(count: int, style: PartStyle, rng: np.random.Generator) -> tuple[int, ...]:
-    """Mostly steps in one direction that turns once; a leap is followed by a step back (gap fill, Meyer 1956)."""
+def _contour(count: int, style: PartStyle, tones: int, rng: np.random.Generator) -> tuple[int, ...]:
+    """Mostly steps in one direction that turns once; a leap is followed by a step back (gap fill, Meyer 1956).
+
+    Its range is about an octave, in steps of a scale of so many `tones`; at an edge it turns back.
+    """
+    reach = 4 if tones > 6 else 3
     direction = 1 if rng.random() < 0.5 else -1
     turn = int(rng.integers(1, max(count, 2)))
     steps, position, leapt = [0], 0, 0
@@ -99,9 +104,19 @@ def _contour(count: int, style: PartStyle, rng: np.random.Generator) -> tuple[in
             leapt = 1 if move > 0 else -1
         else:
             move = direction * int(rng.choice([0, 1, 1, 1, 2]))
-        position = min(max(position + move, -6), 6)
+        if abs(position + move) > reach:
+            direction = -direction
+        position = _reflected(position + move, -reach, reach)
         steps.append(position)
     return tuple(steps)
+
+
+def _reflected(step: int, low: int, high: int) -> int:
+    """A step as it is folded back at the edges of a range."""
+    if high <= low:
+        return low
+    within = (step - low) % (2 * (high - low))
+    return low + min(within, 2 * (high - low) - within)
 
 
 def _varied(cell: Cell, player: Player, piece: Piece, bar: Bar, rng: np.random.Generator) -> Cell:
@@ -132,6 +147,8 @@ def _varied(cell: Cell, player: Player, piece: Piece, bar: Bar, rng: np.random.G
 def _closing(cell: Cell, bar: Bar, piece: Piece, rng: np.random.Generator) -> Cell:
     """The first half of a cell, then a long note from the middle of the bar or before, then a breath."""
     last_beat = float(rng.choice([0, 1, 2, 2])) if bar.beats >= 3 else 0.0
+    if bar.phrase_bars == 1 and bar.beats >= 3:
+        last_beat = 2.0  # a phrase is more than a close
     kept = [index for index, (beat, _, _) in enumerate(cell.rhythm) if beat < last_beat]
     rhythm = [cell.rhythm[index] for index in kept]
     if rhythm:
@@ -143,16 +160,15 @@ def _closing(cell: Cell, bar: Bar, piece: Piece, rng: np.random.Generator) -> Ce
 
 
 def _sing(
-    cell: Cell, bar: Bar, player: Player, piece: Piece, register: tuple[int, int], before: int, height: int,
-    closing: bool, rng: np.random.Generator,
-) -> tuple[list[Note], int]:  # fmt: skip
-    """A cell in one bar: (its notes, the pitch it ends on)."""
+    cell: Cell, bar: Bar, player: Player, piece: Piece, register: tuple[int, int], sung: list[int],
+    height: int, closing: bool, rng: np.random.Generator,
+) -> list[Note]:  # fmt: skip
+    """A cell's notes in one bar. `sung` are the pitches before it, to which its own are added."""
     scale = SCALES[player.style.scale[piece.mode]]
     home = min(_home(register) + height, register[1] - 4)
     gate = gate_of(player, piece)
     notes: list[Note] = []
     anchor = None
-    pitch = before
     for index, ((beat, written, accent), step) in enumerate(zip(cell.rhythm, cell.contour, strict=True)):
         if beat >= bar.beats:
             break
@@ -160,9 +176,11 @@ def _sing(
         ladder = _ladder(scale_over(scale, chord), piece.tonic, register)
         chordal = _ladder(chord.classes[:4], piece.tonic, register)
         if anchor is None:
-            anchor = _nearest(chordal, round(0.45 * before + 0.55 * home) - step)
+            first = ladder.index(_nearest(chordal, round(0.45 * sung[-1] + 0.55 * home)))
+            anchor = ladder[_anchor(first - step, cell.contour, len(ladder))]
         base = ladder.index(_nearest(ladder, anchor))
-        wanted = ladder[min(max(base + step, 0), len(ladder) - 1)]
+        wanted = ladder[_reflected(base + step, 0, len(ladder) - 1)]
+        pitch = sung[-1]
         is_strong = beat % 2 == 0 or written >= 1
         is_last = index == len(cell.rhythm) - 1
         if closing and is_last:
@@ -171,7 +189,11 @@ def _sing(
             wanted = _nearest(chordal, wanted)
         if abs(wanted - pitch) > 12:
             wanted += 12 if wanted < pitch else -12
+        if sung[-2:] == [wanted, wanted] and not (closing and is_last):
+            rises = index + 1 < len(cell.contour) and cell.contour[index + 1] > step
+            wanted = _beside(chordal if is_strong else ladder, wanted, rises)
         pitch = wanted
+        sung.append(pitch)
         length = min(written, bar.beats - beat)
         velocity = velocity_of(player, bar, piece, (1.1 if accent else 1.0) * (1.04 if is_strong else 0.95))
         start = bar.start + beat
@@ -183,7 +205,21 @@ def _sing(
             length -= short
         sounding = length if closing and is_last else length * gate
         notes.append(Note(start, sounding, pitch, velocity))
-    return notes, pitch
+    return notes
+
+
+def _anchor(index: int, contour: Sequence[int], size: int) -> int:
+    """Where on a ladder a contour starts from: at `index`, or as near as lets the whole of it fit."""
+    lowest, highest = -min(contour), size - 1 - max(contour)
+    if lowest > highest:  # it does not fit: the middle, and its ends fold back
+        return min(max((lowest + highest) // 2, 0), size - 1)
+    return min(max(index, lowest, 0), highest, size - 1)
+
+
+def _beside(ladder: Sequence[int], pitch: int, rises: bool) -> int:
+    """The next rung above or below a pitch; on the other side where there is none."""
+    above, below = [p for p in ladder if p > pitch], [p for p in ladder if p < pitch]
+    return (min(above) if above and (rises or not below) else max(below)) if above or below else pitch
 
 
 def _resolution(chord: Chord, piece: Piece, register: tuple[int, int], at: int, bar: Bar) -> int:

@@ -121,7 +121,8 @@ def play_drums(player: Player, piece: Piece, rng: np.random.Generator) -> list[N
 
 
 def _hit(player: Player, drum: str, start: float, velocity: int) -> list[Note]:
-    keys = player.instrument.hits or drums()
+    instrument = player.instrument
+    keys = {**drums(), **instrument.hits} if instrument.is_drum else instrument.hits
     return [Note(start, 0.25, keys[drum], velocity)] if drum in keys else []
 
 
@@ -180,7 +181,7 @@ def _bass_pitch(
     if symbol == "w":
         return _walk(chord, target, piece, register, at, is_last, rng)
     if symbol == "a":
-        return _clamp(target + (1 if target < root or rng.random() < 0.25 else -1), register)
+        return _approach(chord, target, piece, register, target < root or rng.random() < 0.25)
     if symbol == "8":
         return root + 12 if root + 12 <= register[1] + 7 else root
     if symbol == "v":
@@ -190,6 +191,13 @@ def _bass_pitch(
     degree = int(symbol)
     low_root = root if root + 9 <= register[1] + 5 else root - 12
     return _clamp(low_root + _degree(chord, degree, piece.mode), (register[0], register[1] + 7))
+
+
+def _approach(chord: Chord, target: int, piece: Piece, register: tuple[int, int], from_above: bool) -> int:
+    """The step of the scale beside the next root; it takes a walking line to come from outside the key."""
+    scale = scale_over(SCALES[piece.mode], chord)
+    sides = (target + 1, target + 2, target + 3) if from_above else (target - 1, target - 2, target - 3)
+    return _clamp(next((p for p in sides if (p - piece.tonic) % 12 in scale), sides[1]), register)
 
 
 def _degree(chord: Chord, degree: int, mode: Mode) -> int:

@@ -94,13 +94,15 @@ def _midi(hits: list[Hit], voice: Voice, volume: int, samples: int) -> bytes:
         _MODULATION: round(min(voice.vibrato, 50) / 50 * 127),
     }
     events: list[tuple[int, int, mido.Message]] = []
-    for hit in hits:
+    following: dict[int, int] = {}
+    for hit in sorted((hit for hit in hits if hit.velocity > 0), key=lambda hit: hit.start, reverse=True):
         start, end = round(hit.start * _TICKS_PER_SECOND), round((hit.start + hit.duration) * _TICKS_PER_SECOND)
-        if hit.velocity > 0:
-            note = {"channel": channel, "note": hit.pitch}
-            events.append((start, 1, mido.Message("note_on", velocity=hit.velocity, **note)))
-            # A note that is struck again ends just before: ends sort before starts at the same tick.
-            events.append((max(end, start + 1), 0, mido.Message("note_off", **note)))
+        # MIDI cannot sound a key twice at once: the end of a note would silence the next of its pitch.
+        end = min(max(end, start + 1), following.get(hit.pitch, end + 1))
+        following[hit.pitch] = start
+        note = {"channel": channel, "note": hit.pitch}
+        events.append((start, 1, mido.Message("note_on", velocity=hit.velocity, **note)))
+        events.append((end, 0, mido.Message("note_off", **note)))
     events.sort(key=lambda event: event[:2])
     track = mido.MidiTrack(
         [

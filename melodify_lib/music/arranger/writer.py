@@ -83,6 +83,7 @@ def _write_part(player: Player, piece: Piece, seconds: float, description: Music
     performed = humanize(
         _in_range(notes, player), held_over, piece.style.feel, style.late_ms, piece.bpm, last_beat,
         _generator(description, seed, f"touch: {player.name} in {player.part}"),
+        one_voice=style.plays == "melody" and not instrument.is_unpitched,
     )  # fmt: skip
     program = instrument.kit if instrument.kit is not None else instrument.program
     return Part(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
+from melodify_lib.tables import read_yaml
 
 if TYPE_CHECKING:
     from melodify_lib.caption.look import Look
@@ -38,15 +38,13 @@ def first_rule(look: Look, rules: tuple[Rule, ...]) -> Rule:
     return next(rule for rule in rules if rule.fits(look))
 
 
-def _read(name: str) -> str:
-    return (files("melodify_lib.caption") / name).read_text(encoding="utf-8")
-
-
 def _rule(say: str, affect: Any = (0.0, 0.0), **bounds: Any) -> Rule:
     return Rule(say, {name: (lowest, highest) for name, (lowest, highest) in bounds.items()}, tuple(affect))
 
 
-_TABLES: dict[str, Any] = yaml.safe_load(_read("words.yaml"))
+_FOLDER = Path(__file__).parent
+_CLASSES = (_FOLDER / "imagenet.txt").read_text(encoding="utf-8").splitlines()
+_TABLES: dict[str, Any] = read_yaml(_FOLDER / "words.yaml")
 
 GROUPS: dict[str, Group] = {
     name: Group(row["noun"], row["kingdom"], tuple(row.get("affect", (0.0, 0.0))))
@@ -62,6 +60,10 @@ SENTENCES: tuple[str, ...] = tuple(_TABLES["sentences"])
 
 CLASSES: tuple[tuple[str, str], ...] = tuple(
     (group, noun)
-    for group, _, noun in (line.partition(": ") for line in _read("imagenet.txt").splitlines() if line[0] != "#")
+    for group, _, noun in (
+        line.partition(": ")
+        for line in (_FOLDER / "imagenet.txt").read_text(encoding="utf-8").splitlines()
+        if line[0] != "#"
+    )
 )
 """(group, noun phrase) of each ImageNet class, by index."""

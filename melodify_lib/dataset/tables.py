@@ -14,6 +14,7 @@ from melodify_lib.errors import DatasetError
 from melodify_lib.genres import GENRES, Genre
 from melodify_lib.moods import MOODS
 from melodify_lib.nouns import first_problem
+from melodify_lib.tables import read_yaml
 
 T = TypeVar("T")
 
@@ -126,8 +127,7 @@ def load(source: Path) -> Tables:
 
 def _read(path: Path, shape: type[T]) -> T:
     try:
-        text = path.read_text(encoding="utf-8")
-        return TypeAdapter(shape).validate_python(yaml.safe_load(text))
+        return TypeAdapter(shape).validate_python(read_yaml(path))
     except OSError as error:
         raise DatasetError(f"cannot read the table {path}: {error.strerror or error}") from error
     except yaml.YAMLError as error:

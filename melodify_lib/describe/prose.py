@@ -10,10 +10,10 @@ import random
 import re
 from collections.abc import Sequence
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 from typing import Any, Literal
 
-import yaml
+from melodify_lib.tables import read_yaml
 
 Energy = Literal["calm", "even", "lively"]
 
@@ -89,4 +89,4 @@ def _instrument(name: str) -> dict[str, list[str]]:
 
 @cache
 def _tables() -> Any:
-    return yaml.safe_load(files("melodify_lib.describe").joinpath("prose.yaml").read_text(encoding="utf-8"))
+    return read_yaml(Path(__file__).with_name("prose.yaml"))

@@ -15,9 +15,10 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from melodify_lib.errors import SettingsError
-from melodify_lib.music.arranger.instruments import Instrument, find, read_yaml
+from melodify_lib.music.arranger.instruments import Instrument, find
 from melodify_lib.music.arranger.styles import PartStyle, Style
 from melodify_lib.nouns import first_problem
+from melodify_lib.tables import read_yaml
 
 
 @dataclass(frozen=True)

@@ -177,7 +177,7 @@ def _sing(
         chordal = _ladder(chord.classes[:4], piece.tonic, register)
         if anchor is None:
             first = ladder.index(_nearest(chordal, round(0.45 * sung[-1] + 0.55 * home)))
-            anchor = ladder[_anchor(first - step, cell.contour, len(ladder))]
+            anchor = _nearest(chordal, ladder[_anchor(first - step, cell.contour, len(ladder))])
         base = ladder.index(_nearest(ladder, anchor))
         wanted = ladder[_reflected(base + step, 0, len(ladder) - 1)]
         pitch = sung[-1]
@@ -198,11 +198,12 @@ def _sing(
         velocity = velocity_of(player, bar, piece, (1.1 if accent else 1.0) * (1.04 if is_strong else 0.95))
         start = bar.start + beat
         if player.style.grace and length >= 0.5 and rng.random() < player.style.grace:
-            short = min(0.09 * piece.bpm / 60, 0.2)
-            below = ladder[max(ladder.index(_nearest(ladder, pitch)) - 1, 0)]
-            notes.append(Note(start, short, below, max(velocity - 15, 1)))
-            start += short
-            length -= short
+            below = [rung for rung in ladder if rung < pitch]
+            if below:
+                short = min(0.09 * piece.bpm / 60, 0.2)
+                notes.append(Note(start, short, below[-1], max(velocity - 15, 1)))
+                start += short
+                length -= short
         sounding = length if closing and is_last else length * gate
         notes.append(Note(start, sounding, pitch, velocity))
     return notes

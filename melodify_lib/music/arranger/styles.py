@@ -17,8 +17,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from melodify_lib.errors import SettingsError
 from melodify_lib.music.arranger import patterns
 from melodify_lib.music.arranger.harmony import SCALES, parse_chord, parse_progression
-from melodify_lib.music.arranger.instruments import Role, drums, find, read_yaml
+from melodify_lib.music.arranger.instruments import Role, drums, find
 from melodify_lib.nouns import first_problem
+from melodify_lib.tables import read_yaml
 
 FOLDER = Path(__file__).parent / "styles"
 

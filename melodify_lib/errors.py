@@ -10,6 +10,9 @@
     │   ├── DatasetError          a JSONL dataset breaks its contract
     │   └── CardError             a file that is not a track card
     ├── ModelError                a model's file is missing, damaged, or of another format
+    ├── PaidError                 a service that costs money was asked for and the settings do not allow it
+    ├── BudgetError               going on would cost more than was allowed
+    ├── CloudError                a cloud service refused, failed, or did not answer in time
     ├── StoreError                an object is missing, or its name is not allowed
     ├── ReplayError               a card cannot be played again to the same bytes
     ├── NotebookError             a notebook failed; names the notebook and the cell
@@ -58,6 +61,18 @@ class CardError(InputError):
 
 class ModelError(MelodifyError):
     """A model's file is missing, damaged, or of another format."""
+
+
+class PaidError(MelodifyError):
+    """A service that costs money was asked for, and the settings do not allow it."""
+
+
+class BudgetError(MelodifyError):
+    """Going on would cost more than was allowed; what is done and paid for is kept."""
+
+
+class CloudError(MelodifyError):
+    """A cloud service refused, failed, or did not answer in time; the message names it and says what to do."""
 
 
 class StoreError(MelodifyError):

@@ -11,14 +11,15 @@ import os
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from melodify_lib.errors import SettingsError
 from melodify_lib.nouns import first_problem
 
-PROFILES: dict[str, dict[str, str]] = {
-    "local": {"captioner": "local", "describer": "local", "musician": "arranger"},
+PROFILES: dict[str, dict[str, Any]] = {
+    "local": {"captioner": "local", "describer": "local", "musician": "arranger", "tuner": "local"},
+    "gcp": {"captioner": "local", "describer": "gemini", "musician": "arranger", "tuner": "vertex", "allow_paid": True},
 }
 """What each profile chooses where nothing else is said. ``local`` needs no account and pays nobody."""
 
@@ -35,6 +36,21 @@ class Settings(BaseSettings):
     store: Path = Field(Path("runs/store"), description="folder for songs, cards and pipeline artifacts")
     describer_model: Path | None = Field(None, description="folder of a tuned describer; the shipped one if unset")
     soundfont: Path | None = Field(None, description="SoundFont (.sf2) of the arranger; the one from pip if unset")
+
+    tuner: str = Field("", description="who tunes the describer")
+    allow_paid: bool = Field(False, description="whether a client that costs money may be built")
+    project: str = Field("", description="Google Cloud project")
+    location: str = Field("us-central1", description="Google Cloud region")
+    bucket: str = Field("", description="Cloud Storage bucket for datasets and songs, without gs://")
+    gemini_model: str = Field("gemini-3.5-flash-lite", description="Gemini that is tuned, and that teaches")
+    openai_model: str = Field("gpt-5-mini", description="OpenAI model that teaches")
+    openai_api_key: SecretStr | None = Field(None, description="key of OpenAI; OPENAI_API_KEY if unset")
+    access_token: SecretStr | None = Field(
+        None, description="Google OAuth token; Application Default Credentials if unset"
+    )
+    openai_base_url: str | None = Field(None, description="address of OpenAI's API, if not the public one")
+    vertex_base_url: str | None = Field(None, description="address of Vertex AI, if not the region's own")
+    gcs_base_url: str | None = Field(None, description="address of Cloud Storage, if not the public one")
 
     @model_validator(mode="before")
     @classmethod

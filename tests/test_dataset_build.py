@@ -27,7 +27,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def drawn() -> dict[str, list[synthesize.Drawn]]:
+def drawn() -> dict[str, list[synthesize.Assignment]]:
     return synthesize.draw(tables.load(SOURCE), per_genre=120, seed=0)
 
 
@@ -48,7 +48,7 @@ def test_every_genre_has_the_same_number_and_at_least_fifty_for_training() -> No
     assert min(counts.values()) >= 50
 
 
-def test_no_scene_is_on_two_sides_of_the_split(drawn: dict[str, list[synthesize.Drawn]]) -> None:
+def test_no_scene_is_on_two_sides_of_the_split(drawn: dict[str, list[synthesize.Assignment]]) -> None:
     scenes = [{one.choice.scene.name for one in drawn[split]} for split in SPLITS]
     assert not (scenes[0] & scenes[1] or scenes[0] & scenes[2] or scenes[1] & scenes[2])
     assert sum(map(len, scenes)) >= 400
@@ -72,7 +72,7 @@ def test_descriptions_stay_inside_the_genre_table() -> None:
             assert set(music.moods) <= set(MOODS)
 
 
-def test_bright_pictures_are_in_major_and_dark_ones_in_minor(drawn: dict[str, list[synthesize.Drawn]]) -> None:
+def test_bright_pictures_are_in_major_and_dark_ones_in_minor(drawn: dict[str, list[synthesize.Assignment]]) -> None:
     for one in drawn["train"]:
         valence = MOODS[one.choice.mood][0]
         if valence >= 0.7:

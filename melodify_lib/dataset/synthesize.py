@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from melodify_lib.dataset import offline
 from melodify_lib.dataset.form import Example, to_line
-from melodify_lib.dataset.tables import Tables, load
+from melodify_lib.dataset.tables import Choice, Tables, choices, load
+from melodify_lib.dataset.teachers import offline
 from melodify_lib.errors import DatasetError
 from melodify_lib.genres import Genre
 from melodify_lib.nouns import sha256
@@ -35,11 +35,11 @@ class DatasetSummary:
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """An example, and what it was drawn from."""
+class Assignment:
+    """What a teacher is asked for: an example of `choice`; `seed` tells it from others of the same choice."""
 
-    example: Example
-    choice: offline.Choice
+    choice: Choice
+    seed: str
 
 
 def build(
@@ -56,34 +56,35 @@ def build(
     the same arguments give the same bytes. `on_progress` is called with examples done and in all.
     """
     tables = load(source)
-    splits = draw(tables, per_genre=per_genre, seed=seed, on_progress=on_progress)
-    texts = {name: "".join(to_line(one.example) + "\n" for one in drawn) for name, drawn in splits.items()}
+    splits = plan(tables, per_genre=per_genre, seed=seed)
+    total = sum(map(len, splits.values()))
+    seen: set[str] = set()
+    texts: dict[str, str] = {}
+    done = 0
+    for name, assignments in splits.items():
+        lines = []
+        for assignment in assignments:
+            lines.append(to_line(_distinct(assignment, tables, seen)) + "\n")
+            done += 1
+            if on_progress is not None:
+                on_progress(done, total)
+        texts[name] = "".join(lines)
     _write(out, {f"{name}.jsonl": text.encode() for name, text in texts.items()})
     return DatasetSummary(
         folder=out,
-        **{name: len(drawn) for name, drawn in splits.items()},
-        scenes=len({one.choice.scene.name for drawn in splits.values() for one in drawn}),
+        **{name: len(assignments) for name, assignments in splits.items()},
+        scenes=len({one.choice.scene.name for assignments in splits.values() for one in assignments}),
         genres=len(tables.genres),
         train_sha256=sha256(texts["train"].encode()),
     )
 
 
-def draw(
-    tables: Tables, *, per_genre: int, seed: int, on_progress: Callable[[int, int], None] | None = None
-) -> dict[str, list[Drawn]]:
-    """The examples of each split, with the choices they came from."""
+def plan(tables: Tables, *, per_genre: int, seed: int) -> dict[str, list[Assignment]]:
+    """What is asked for in each split: as many of each genre, no scene in two splits, as many scenes as can be."""
     counts = _counts(per_genre)
-    total, done = per_genre * len(tables.genres), 0
-    seen: set[str] = set()
-    splits: dict[str, list[Drawn]] = {}
+    splits: dict[str, list[Assignment]] = {}
     for name, scenes in _split_scenes(tables, seed).items():
-        drawn = splits[name] = []
-        for genre in tables.genres:
-            for choice, round_ in _choices(tables, scenes, genre, counts[name], seed):
-                drawn.append(_distinct(choice, tables, f"{seed} {round_}", seen))
-                done += 1
-                if on_progress is not None:
-                    on_progress(done, total)
+        drawn = splits[name] = _assign(tables, scenes, counts[name], seed)
         random.Random(f"order {seed} {name}").shuffle(drawn)
     return splits
 
@@ -99,7 +100,7 @@ def _counts(per_genre: int) -> dict[str, int]:
 
 def _split_scenes(tables: Tables, seed: int) -> dict[str, set[str]]:
     """Names of the scenes of each split: a tenth to validation, a tenth to test, each with every genre in it."""
-    left = {scene.name: {choice.genre for _, choice in offline.choices(scene)} for scene in tables.scenes}
+    left = {scene.name: {choice.genre for _, choice in choices(scene)} for scene in tables.scenes}
     names = list(left)
     random.Random(f"split {seed}").shuffle(names)
     splits: dict[str, set[str]] = {}
@@ -110,40 +111,50 @@ def _split_scenes(tables: Tables, seed: int) -> dict[str, set[str]]:
             rarest = min(tables.genres, key=lambda genre: covered[genre])
             name = next((name for name in names if name in left and rarest in left[name]), None)
             if name is None:
-                raise DatasetError(f"too few scenes for {rarest} to fill three splits; add scenes to scenes.yaml")
+                raise DatasetError(f"too few scenes for {rarest} to fill three splits; add scenes")
             covered.update(left.pop(name))
             taken.add(name)
         splits[split] = taken
     return {"train": set(left), **splits}
 
 
-def _choices(tables: Tables, scenes: set[str], genre: Genre, count: int, seed: int) -> list[tuple[offline.Choice, int]]:
-    """`count` choices for a genre with the round they are in: when they run out, they come round again."""
-    ranked = [
-        (rank, choice)
-        for scene in tables.scenes
-        if scene.name in scenes
-        for rank, choice in offline.choices(scene)
-        if choice.genre == genre
-    ]
-    if not ranked:
-        raise DatasetError(f"no scene for {genre} is left for training; add scenes to scenes.yaml")
-    # First choices mostly come first, but not only: that a scene also suits another genre is worth knowing.
-    chance = random.Random(f"choices {seed} {genre}")
-    order = {choice.name: chance.random() + 0.5 * (rank > 0) for rank, choice in ranked}
-    ranked.sort(key=lambda pair: order[pair[1].name])
-    return [(ranked[index % len(ranked)][1], index // len(ranked)) for index in range(count)]
+def _assign(tables: Tables, scenes: set[str], count: int, seed: int) -> list[Assignment]:
+    """`count` choices for each genre; when a genre's run out, they come round again.
+
+    Genres with few scenes choose first, and each prefers scenes that nobody has chosen yet.
+    """
+    open_to: dict[Genre, list[tuple[int, Choice]]] = {genre: [] for genre in tables.genres}
+    for scene in tables.scenes:
+        if scene.name in scenes:
+            for rank, choice in choices(scene):
+                open_to[choice.genre].append((rank, choice))
+    told: Counter[str] = Counter()
+    assignments = []
+    for genre in sorted(open_to, key=lambda genre: len(open_to[genre])):
+        ranked = open_to[genre]
+        if not ranked:
+            raise DatasetError(f"no scene for {genre} is left for training; add scenes")
+        # First choices mostly come first, but not only: that a scene also suits another genre is worth knowing.
+        chance = random.Random(f"choices {seed} {genre}")
+        order = {choice.name: told[choice.scene.name] + chance.random() + 0.5 * (rank > 0) for rank, choice in ranked}
+        ranked.sort(key=lambda pair: order[pair[1].name])
+        for index in range(count):
+            choice = ranked[index % len(ranked)][1]
+            told[choice.scene.name] += 1
+            assignments.append(Assignment(choice, f"{seed} {index // len(ranked)}"))
+    return assignments
 
 
-def _distinct(choice: offline.Choice, tables: Tables, seed: str, seen: set[str]) -> Drawn:
+def _distinct(assignment: Assignment, tables: Tables, seen: set[str]) -> Example:
     """An example whose caption and description nobody has had before."""
     for attempt in range(_ATTEMPTS):
-        example = offline.write(choice, tables, f"{seed} {attempt}")
+        example = offline.write(assignment.choice, tables, f"{assignment.seed} {attempt}")
         texts = {example.caption, example.description.description}
         if not texts & seen:
             seen |= texts
-            return Drawn(example, choice)
-    raise DatasetError(f"the grammar cannot word {choice.scene.name!r} in {_ATTEMPTS} ways; add patterns or scenes")
+            return example
+    name = assignment.choice.scene.name
+    raise DatasetError(f"the grammar cannot word {name!r} in {_ATTEMPTS} ways; add patterns or scenes")
 
 
 def _write(folder: Path, contents: dict[str, bytes]) -> None:

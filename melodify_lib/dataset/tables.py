@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -51,12 +52,16 @@ class InstrumentRow(_Row):
 
 
 class SceneRow(_Row):
-    """One picture: what it shows, and which genres a person would play to it in which mood."""
+    """One picture: what it shows, and which genres a person would play to it in which mood.
+
+    `caption` says the same in other words, as a whole caption that no pattern gave its shape.
+    """
 
     subject: str
     detail: str = ""
     light: str = ""
     keywords: tuple[str, ...] = ()
+    caption: str = ""
     music: dict[str, Genres]
 
     @property
@@ -89,6 +94,7 @@ class CaptionTable(_Row):
     moods: dict[str, MoodRow]
     patterns: dict[str, Words]
     share: dict[str, float]
+    own: Annotated[float, Field(ge=0, le=1)]
     views: Words
     looks: Words
     layouts: Words
@@ -104,12 +110,35 @@ class Tables:
     captions: CaptionTable
 
 
+@dataclass(frozen=True)
+class Choice:
+    """A scene in one mood with one of the genres that fit it: what a teacher is asked to write of."""
+
+    scene: SceneRow
+    mood: str
+    genre: Genre
+
+    @property
+    def name(self) -> str:
+        return f"{self.scene.name} | {self.mood} | {self.genre}"
+
+
+def choices(scene: SceneRow) -> Iterator[tuple[int, Choice]]:
+    """All choices of a scene, with their rank: 0 for the genre that fits a mood best."""
+    for mood, genres in scene.music.items():
+        for rank, genre in enumerate(genres):
+            yield rank, Choice(scene, mood, genre)
+
+
 def load(source: Path) -> Tables:
-    """Read the four tables of a folder. Raises `DatasetError`, naming the file and the row."""
+    """Read the tables of a folder, ``scenes/*.yaml`` among them. Raises `DatasetError`, naming the file and the row."""
     genres = _read(source / "genres.yaml", dict[Genre, GenreRow])
     instruments = _read(source / "instruments.yaml", dict[str, InstrumentRow])
     captions = _read(source / "captions.yaml", CaptionTable)
-    groups = _read(source / "scenes.yaml", tuple[SceneGroup, ...])
+    files = sorted((source / "scenes").glob("*.yaml"))
+    if not files:
+        raise DatasetError(f"no scenes in {source / 'scenes'}; --source takes the folder with the tables")
+    groups = [group for file in files for group in _read(file, tuple[SceneGroup, ...])]
     scenes = tuple(
         scene.model_copy(
             update={
@@ -151,9 +180,9 @@ def _check_references(tables: Tables, source: Path) -> None:
     require(MOODS, tables.captions.moods, "mood", "captions.yaml")
     require(tables.captions.share, tables.captions.patterns, "kind of pattern", "captions.yaml")
     for scene in tables.scenes:
-        require([scene.light], tables.captions.light, "light", "scenes.yaml")
-        require(scene.music, MOODS, "mood", "scenes.yaml")
-    names = [scene.name for scene in tables.scenes]
-    doubled = next((name for name in names if names.count(name) > 1), None)
-    if doubled is not None:
-        raise DatasetError(f"{source / 'scenes.yaml'}: the scene {doubled!r} stands there twice")
+        require([scene.light], tables.captions.light, "light", "scenes")
+        require(scene.music, MOODS, "mood", "scenes")
+    doubled = [name for name, count in Counter(scene.name for scene in tables.scenes).items() if count > 1]
+    doubled += [text for text, count in Counter(one.caption for one in tables.scenes).items() if text and count > 1]
+    if doubled:
+        raise DatasetError(f"{source / 'scenes'}: {doubled[0]!r} stands there twice")

@@ -1,7 +1,6 @@
 """The offline teacher: tables and a grammar write captions and the music that fits them. No network.
 
-A *choice* is a scene in one mood with one genre that a person would pick for it. Each becomes one
-or more examples: the caption words the scene differently each time, the music follows the mood.
+A choice becomes one or more examples: the caption words the scene differently each time, the music follows the mood.
 Tempo follows arousal and mode follows valence, the two strongest carriers of emotion in music
 (Eerola et al. 2013), inside what is usual for the genre.
 """
@@ -10,13 +9,10 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator
-from dataclasses import dataclass
 
 from melodify_lib.dataset.form import Example
-from melodify_lib.dataset.tables import SceneRow, Tables
+from melodify_lib.dataset.tables import Choice, Tables
 from melodify_lib.describe import prose
-from melodify_lib.genres import Genre
 from melodify_lib.moods import MOODS
 from melodify_lib.nouns import MusicDescription
 
@@ -26,26 +22,6 @@ _TONICS: dict[str, tuple[str, ...]] = {
 }
 _GUITAR_TONICS = {"major": ("C", "D", "E", "G", "A"), "minor": ("D", "E", "F#", "A", "B")}
 _GUITAR_GENRES = ("rock", "country", "blues", "folk", "metal")  # open strings decide their keys
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A scene in one mood with one of the genres that fit it."""
-
-    scene: SceneRow
-    mood: str
-    genre: Genre
-
-    @property
-    def name(self) -> str:
-        return f"{self.scene.name} | {self.mood} | {self.genre}"
-
-
-def choices(scene: SceneRow) -> Iterator[tuple[int, Choice]]:
-    """All choices of a scene, with their rank: 0 for the genre that fits a mood best."""
-    for mood, genres in scene.music.items():
-        for rank, genre in enumerate(genres):
-            yield rank, Choice(scene, mood, genre)
 
 
 def write(choice: Choice, tables: Tables, seed: str) -> Example:
@@ -58,6 +34,8 @@ def write(choice: Choice, tables: Tables, seed: str) -> Example:
 
 def _caption(choice: Choice, tables: Tables, chance: random.Random) -> str:
     table, scene = tables.captions, choice.scene
+    if scene.caption and chance.random() < table.own:
+        return scene.caption
     kind = chance.choices(list(table.share), weights=list(table.share.values()))[0]
     light, feel = table.light[scene.light], table.moods[choice.mood]
     # The classifier speaks in the vocabulary of `melodify_lib.moods`; people have more words.

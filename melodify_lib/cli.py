@@ -18,10 +18,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from melodify_lib.errors import InputError, MelodifyError, MissingDependencyError, NotebookError
+from melodify_lib.errors import InputError, MelodifyError, MissingDependencyError, ModelError, NotebookError
 from melodify_lib.genres import GENRES
 
 if TYPE_CHECKING:
+    from melodify_lib.dataset import Statistics
+    from melodify_lib.evaluate.describer import Evaluation
     from melodify_lib.nouns import MusicDescription, Track
 
 app = typer.Typer(
@@ -33,8 +35,10 @@ app = typer.Typer(
 )
 dataset_app = typer.Typer(help="Build, check and count the tuning dataset.", no_args_is_help=True)
 notebooks_app = typer.Typer(help="Run the notebooks.", no_args_is_help=True)
+evaluate_app = typer.Typer(help="Measure how good a stage is.", no_args_is_help=True)
 pipeline_app = typer.Typer(help="Compile and run the Kubeflow pipeline.", no_args_is_help=True)
 app.add_typer(dataset_app, name="dataset")
+app.add_typer(evaluate_app, name="evaluate")
 app.add_typer(notebooks_app, name="notebooks")
 app.add_typer(pipeline_app, name="pipeline")
 
@@ -219,35 +223,103 @@ def dataset_build(
 
 
 @dataset_app.command("check")
-def dataset_check(files: Annotated[list[Path], typer.Argument(metavar="FILE…")], as_json: Json = False) -> None:
-    """Check JSONL files against Gemini's tuning contract; exit code 1 when there are problems."""
-    from melodify_lib import dataset
+def dataset_check(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="JSONL files; several are splits of one set.")],
+    source: Annotated[
+        Path | None, typer.Option("--source", help="Folder with genres.yaml: also check tempos and line-ups.")
+    ] = None,
+    alike: Annotated[
+        bool, typer.Option("--alike/--no-alike", help="Look for near-duplicates and leaked scenes (15 ms a caption).")
+    ] = True,
+    as_json: Json = False,
+) -> None:
+    """Check JSONL files: Gemini's tuning contract, balance, duplicates, leakage, names, secrets.
 
-    count = 0
-    for path in files:
-        for problem in dataset.check(path):
-            count += 1
-            if as_json:
-                typer.echo(json.dumps({"file": str(path), **_plain(problem)}, ensure_ascii=False))
-            else:
-                where = f"{path}:{problem.line}" if problem.line else str(path)
-                typer.echo(_printable(f"{where}: {problem.field}: {problem.what}; {problem.fix}"))
-    if count:
+    Anybody's file; each problem is a line with its file, line, field and fix. Exit code 1 when there are problems.
+    """
+    from melodify_lib import dataset
+    from melodify_lib.dataset.tables import load_genres
+
+    genres = load_genres(source) if source is not None else None
+    with _progress("Comparing") as on_progress:
+        problems = dataset.check(*files, genres=genres, alike=alike, on_progress=on_progress)
+    for problem in problems:
+        if as_json:
+            typer.echo(json.dumps({**_plain(problem), "file": str(problem.file)}, ensure_ascii=False))
+        else:
+            where = f"{problem.file}:{problem.line}" if problem.line else str(problem.file)
+            typer.echo(_printable(f"{where}: {problem.field}: {problem.what}; {problem.fix}"))
+    if problems:
         raise typer.Exit(1)
     if not as_json:
         typer.echo(f"{len(files)} file{'s' if len(files) > 1 else ''} checked: no problems")
 
 
 @dataset_app.command("stats")
-def dataset_stats(file: JsonlFile, as_json: Json = False) -> None:
-    """Count what a JSONL file holds, genre by genre."""
+def dataset_stats(
+    file: JsonlFile,
+    plot: Annotated[Path | None, typer.Option(help="Draw it into this file (.png, .svg or .pdf).")] = None,
+    as_json: Json = False,
+) -> None:
+    """Count what a JSONL file holds, genre by genre, and draw it."""
     from melodify_lib import dataset
 
-    stats = _plain(dataset.stats(file))
+    stats = dataset.stats(file)
     if as_json:
-        typer.echo(json.dumps(stats, ensure_ascii=False))
+        typer.echo(json.dumps(_plain(stats), ensure_ascii=False))
     else:
-        _print_table(stats)
+        _print_statistics(stats)
+    if plot is not None:
+        from melodify_lib.plots import plot_statistics, save
+
+        save(plot_statistics(stats), plot)
+
+
+@evaluate_app.command("describer")
+def evaluate_describer(
+    describer_model: DescriberModel = None,
+    describer: Annotated[str, typer.Option(help="Who is evaluated: local or gemini.")] = "local",
+    dataset_folder: Annotated[
+        Path, typer.Option("--dataset", help="Folder with train.jsonl, which retrieval looks up, and test.jsonl.")
+    ] = Path("data/generate_jsonl/output"),
+    ood: Annotated[Path, typer.Option(help="Captions written by hand, with what is acceptable for each.")] = Path(
+        "data/generate_jsonl/ood_captions.jsonl"
+    ),
+    out_dir: Annotated[Path, typer.Option("--out", "-o", help="Folder for evaluation.json and the plots.")] = Path(
+        "runs/evaluation"
+    ),
+    promote: Annotated[
+        Path | None, typer.Option(help="Copy the model into this folder, from which it is served, if the gate agrees.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Zero-shot, retrieval and a tuned describer side by side, and the gate's verdict.
+
+    The verdict is written beside the model (gate.json); a refused model is not served. Exit code 1 when it is refused.
+    """
+    from melodify_lib.describe.local import SHIPPED
+    from melodify_lib.evaluate import gate
+    from melodify_lib.evaluate.describer import METRICS
+    from melodify_lib.evaluate.report import side_by_side, write
+    from melodify_lib.settings import Settings
+
+    with _progress("Asking") as on_progress:
+        settings = Settings.load(describer=describer, describer_model=describer_model)
+        evaluation = side_by_side(settings, dataset_folder, ood, on_progress=on_progress)
+    write(evaluation, out_dir)
+    folder = describer_model or SHIPPED
+    verdict = gate.judge(evaluation, "tuned", folder)
+    if describer_model is not None:
+        gate.label(folder, verdict, evaluation)
+    if as_json:
+        typer.echo(json.dumps({**evaluation.to_dict(), "gate": verdict.model_dump()}, ensure_ascii=False))
+    else:
+        _print_evaluation(evaluation, METRICS)
+        _print_table({"gate": verdict.verdict, "written": out_dir})
+    if not verdict.promoted:
+        raise ModelError(f"the gate refuses the describer: {'; '.join(verdict.reasons)}")
+    if promote is not None:
+        gate.promote(folder, promote)
 
 
 @notebooks_app.command("run")
@@ -419,6 +491,51 @@ def _print_track(track: Track, folder: Path, as_json: bool) -> None:
             **{Path(name).stem if name == "card.json" else name: folder / name for name in [*track.files, "card.json"]},
         }
     )
+
+
+def _print_statistics(stats: Statistics) -> None:
+    table = Table(box=None, pad_edge=False)
+    for name in ("genre", "examples", "", "bpm from", "mean", "to", "minor"):
+        table.add_column(name, justify="left" if name in ("genre", "") else "right")
+    most = max(stats.genres.values())
+    for genre, count in stats.genres.items():
+        slowest, mean, fastest = stats.bpm[genre]
+        bar = "█" * round(20 * count / most)
+        minor = f"{stats.minor_share[genre]:.0%}"
+        table.add_row(genre, f"{count:,}", bar, f"{slowest}", f"{mean:.0f}", f"{fastest}", minor)
+    out.print(table)
+    words = sorted(stats.caption_words)
+    _print_table(
+        {
+            "examples": f"{stats.examples:,}",
+            "words in a caption": f"{words[0]} to {words[-1]}, median {words[len(words) // 2]}",
+            **{
+                name: ", ".join(f"{word} {count:,}" for word, count in list(counts.items())[:12])
+                for name, counts in (
+                    ("moods", stats.moods),
+                    ("instruments", stats.instruments),
+                    ("keywords", stats.keywords),
+                )
+            },
+        }
+    )
+
+
+def _print_evaluation(evaluation: Evaluation, metrics: dict[str, str]) -> None:
+    table = Table(box=None, pad_edge=False)
+    for name in ("", *evaluation.scores, "what it is"):
+        table.add_column(name, no_wrap=name != "what it is")
+    for metric, meaning in metrics.items():
+        figures = [evaluation.figure(name, metric) for name in evaluation.scores]
+        table.add_row(metric, *(f"{one.value:.3g} [{one.low:.3g}, {one.high:.3g}]" for one in figures), meaning)
+    out.print(table)
+    table = Table(box=None, pad_edge=False)
+    for name in ("acceptable of answers", *evaluation.genres):
+        table.add_column(name)
+    for genre in GENRES:
+        counts = [evaluation.genres[name][genre] for name in evaluation.genres]
+        table.add_row(genre, *(f"{good} of {given}" for given, good in counts))
+    out.print(table)
 
 
 def _printable(value: object) -> str:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from melodify_lib.errors import InputError
 from melodify_lib.moods import MOODS
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
     from matplotlib.figure import Figure
     from PIL.Image import Image
 
+    from melodify_lib.dataset import Statistics
+    from melodify_lib.evaluate.describer import Evaluation
     from melodify_lib.nouns import Caption, Track
 
 
@@ -106,6 +111,59 @@ def plot_ranges(ranges: Mapping[str, tuple[float, float]], label: str) -> Figure
     return figure
 
 
+def plot_statistics(statistics: Statistics) -> Figure:
+    """What a dataset holds: examples, tempos and minor keys of each genre, commonest words, lengths of captions."""
+    figure, axes = _subplots(2, 3, (14, 9))
+    genres = list(statistics.genres)[::-1]
+    slowest, _, fastest = np.array([statistics.bpm[genre] for genre in genres], float).T
+    axes[0, 0].barh(genres, [statistics.genres[genre] for genre in genres])
+    axes[0, 1].barh(genres, fastest - slowest, left=slowest)
+    axes[0, 2].barh(genres, [statistics.minor_share[genre] for genre in genres])
+    for panel, words in ((axes[1, 0], statistics.moods), (axes[1, 1], statistics.instruments)):
+        commonest = list(words)[:20][::-1]
+        panel.barh(commonest, [words[word] for word in commonest])
+    axes[1, 2].hist(statistics.caption_words, bins=30)
+    titles = (
+        "examples",
+        "tempo (bpm)",
+        "share in minor",
+        "commonest moods",
+        "commonest instruments",
+        "words in a caption",
+    )
+    for panel, title in zip(axes.flat, titles, strict=True):
+        panel.set_title(title)
+    return figure
+
+
+def plot_figures(evaluation: Evaluation, metrics: Sequence[str]) -> Figure:
+    """One panel a metric: each describer's figure with its 95 % interval."""
+    columns = 4
+    rows = -(-len(metrics) // columns)
+    figure, axes = _subplots(rows, columns, (13, 1.7 * rows), sharey=True)
+    names = list(evaluation.scores)[::-1]
+    for panel, metric in zip(np.ravel(axes), metrics, strict=False):
+        for row, name in enumerate(names):
+            one = evaluation.figure(name, metric)
+            panel.plot([one.low, one.high], [row, row], lw=2, color=f"C{row}")
+            panel.plot(one.value, row, "o", color=f"C{row}")
+        panel.set(title=metric, yticks=range(len(names)), yticklabels=names, ylim=(-0.6, len(names) - 0.4))
+    for panel in np.ravel(axes)[len(metrics) :]:
+        panel.set_axis_off()
+    return figure
+
+
+def plot_confusion(matrices: Mapping[str, npt.NDArray[np.int64]], names: Sequence[str]) -> Figure:
+    """For each describer, which genre (column) it answered to examples of which genre (row)."""
+    figure, axes = _subplots(1, len(matrices), (5.2 * len(matrices), 5.4), sharey=True)
+    for panel, (title, matrix) in zip(np.atleast_1d(axes), matrices.items(), strict=True):
+        panel.imshow(matrix, cmap="magma")
+        panel.set(title=title, xlabel="answered", xticks=range(len(names)), yticks=range(len(names)))
+        panel.set_xticklabels(names, rotation=90)
+        panel.set_yticklabels(names)
+    return figure
+
+
 def plot_curves(curves: Mapping[str, Sequence[float]], step_label: str = "step") -> Figure:
     """One small plot a curve."""
     figure, axes = _subplots(1, len(curves), (11, 3))
@@ -113,6 +171,15 @@ def plot_curves(curves: Mapping[str, Sequence[float]], step_label: str = "step")
         panel.plot(range(1, len(values) + 1), values)
         panel.set(title=name, xlabel=step_label)
     return figure
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure; the kind of file follows from the name. Raises `InputError` when it cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot draw into {path}: {error}") from error
 
 
 def _subplots(rows: int, columns: int, size: tuple[float, float], **options: Any) -> tuple[Figure, Any]:

@@ -13,6 +13,7 @@ from melodify_lib.errors import SettingsError
 from melodify_lib.nouns import Caption, MusicDescription, StageVersion, Track
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from PIL.Image import Image
@@ -41,6 +42,10 @@ class Describer(Protocol):
         """Describe the music for `caption`, in `genre` (one of `GENRES`) if it is given."""
         ...
 
+    def describe_many(self, captions: Sequence[Caption], genre: str | None = None) -> list[MusicDescription]:
+        """Describe the music for each of `captions`, in their order; faster than one at a time."""
+        ...
+
     def export(self, folder: Path) -> None:
         """Write the model into `folder`, so that another process can use it as `Settings.describer_model`."""
         ...
@@ -59,7 +64,12 @@ class Musician(Protocol):
 
 STAGES: dict[str, dict[str, str]] = {
     "captioner": {"local": "melodify_lib.caption.local"},
-    "describer": {"local": "melodify_lib.describe.local"},
+    "describer": {
+        "local": "melodify_lib.describe.local",
+        "gemini": "melodify_lib.describe.gemini",
+        "retrieval": "melodify_lib.describe.retrieval",
+        "zero_shot": "melodify_lib.describe.zero_shot",
+    },
     "musician": {"arranger": "melodify_lib.music.arranger"},
 }
 """Stage → name in the settings → module with a function ``from_settings(settings)``."""
@@ -70,8 +80,12 @@ def captioner(settings: Settings) -> Captioner:
     return cast(Captioner, _build("captioner", settings))
 
 
-def describer(settings: Settings) -> Describer:
-    """The describer that the settings name."""
+def describer(settings: Settings, *, refused_too: bool = False) -> Describer:
+    """The describer that the settings name. Raises `ModelError` for one that the gate refused, unless `refused_too`."""
+    if settings.describer_model is not None and not refused_too:
+        from melodify_lib.evaluate import gate
+
+        gate.refuse(settings.describer_model)
     return cast(Describer, _build("describer", settings))
 
 

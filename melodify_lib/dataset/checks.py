@@ -1,4 +1,4 @@
-"""Checks a JSONL file against Gemini's contract for supervised tuning, line by line; anybody's file.
+"""Checks JSONL files for supervised tuning, anybody's: Gemini's contract, balance, contents, likeness.
 
 Limits: cloud.google.com/vertex-ai, "About supervised fine-tuning for Gemini models": 131,072 tokens
 an example, 1 GB a file, 5,000 validation examples. Tokens are counted as four characters each.
@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from melodify_lib.dataset import likeness
+from melodify_lib.dataset.contents import inspect
 from melodify_lib.dataset.form import parse_json
+from melodify_lib.dataset.tables import GenreRow
 from melodify_lib.errors import DatasetError, DescriptionError
-from melodify_lib.genres import GENRES
+from melodify_lib.genres import GENRES, Genre
 from melodify_lib.nouns import MusicDescription
 
 MAX_TOKENS = 131_072
@@ -28,81 +33,147 @@ _MOST_TO_LEAST = 2.0  # examples of the commonest genre to those of the rarest, 
 
 @dataclass(frozen=True)
 class Problem:
-    """What is wrong in which field of which line (0: the file as a whole), and how to mend it."""
+    """What is wrong in which field of which line of a file (0: the file as a whole), and how to mend it."""
 
+    file: Path
     line: int
     field: str
     what: str
     fix: str
 
 
-def check(path: Path) -> list[Problem]:
-    """All problems of a file, in the order of its lines; none means that Gemini can be tuned on it.
+@dataclass(frozen=True)
+class Place:
+    """Where a caption stands."""
 
-    Raises `DatasetError` only when the file cannot be opened.
+    file: Path
+    line: int
+
+
+def check(
+    *paths: Path,
+    genres: Mapping[Genre, GenreRow] | None = None,
+    alike: bool = True,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> list[Problem]:
+    """All problems of the files, which are taken as splits of one dataset; none means that Gemini can be tuned on them.
+
+    `genres` are the rows that tempos and instruments are held against, if any (`tables.load_genres`).
+    `alike` also looks for near-duplicates and for scenes on two sides of the split, at 15 ms a
+    caption; `on_progress` is called with captions embedded and in all.
+    Raises `DatasetError` only when a file cannot be opened.
     """
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            problems = list(_check_lines(file, "validation" in path.stem))
-    except OSError as error:
-        raise DatasetError(f"cannot read {path}: {error.strerror or error}") from error
-    if size > MAX_FILE_BYTES:
-        problems.append(Problem(0, "file", f"{size:,} bytes; at most {MAX_FILE_BYTES:,} are taken", "split the file"))
+    problems: list[Problem] = []
+    captions: dict[Place, str] = {}
+    for path in dict.fromkeys(paths):
+        try:
+            size = path.stat().st_size
+            with path.open("rb") as file:
+                for number, field, what, fix in _check_lines(file, "validation" in path.stem, genres, captions, path):
+                    problems.append(Problem(path, number, field, what, fix))
+        except OSError as error:
+            raise DatasetError(f"cannot read {path}: {error.strerror or error}") from error
+        if size > MAX_FILE_BYTES:
+            what = f"{size:,} bytes; at most {MAX_FILE_BYTES:,} are taken"
+            problems.append(Problem(path, 0, "file", what, "split the file"))
+    if alike:
+        problems += _check_likeness(captions, on_progress)
     return problems
 
 
-def _check_lines(file: Any, is_validation: bool) -> Iterator[Problem]:
+def _check_likeness(captions: Mapping[Place, str], on_progress: Callable[[int, int], None] | None) -> Iterator[Problem]:
+    places, texts = list(captions), list(captions.values())
+    vectors = likeness.embed_all(texts, on_progress)
+    field = "contents[0].parts"
+    named = set()
+    for row, earlier, cosine in likeness.near_duplicates(vectors):
+        if texts[row] == texts[earlier] and places[row].file == places[earlier].file:
+            continue  # said already
+        named.add(row)
+        what = f"nearly the caption of {_where(places[earlier], places[row])} (cosine {cosine:.2f})"
+        yield Problem(places[row].file, places[row].line, field, what, "reword or delete it")
+    files = list(dict.fromkeys(place.file for place in places))
+    of_files = np.array([files.index(place.file) for place in places])
+    for row, earlier in likeness.same_scenes(texts, vectors, of_files):
+        if row not in named:
+            what = f"tells the scene of {_where(places[earlier], places[row])}, which is another split"
+            yield Problem(places[row].file, places[row].line, field, what, "keep all captions of a scene in one split")
+
+
+def _where(place: Place, seen_from: Place) -> str:
+    return f"line {place.line}" if place.file == seen_from.file else f"{place.file}:{place.line}"
+
+
+def _check_lines(
+    file: Any,
+    is_validation: bool,
+    genre_rows: Mapping[Genre, GenreRow] | None,
+    captions: dict[Place, str],
+    path: Path,
+) -> Iterator[tuple[int, str, str, str]]:
     seen: dict[bytes, int] = {}
     genres: Counter[str] = Counter()
     examples = number = 0
     while line := file.readline(_LINE_BYTES + 1):
         number += 1
         if len(line) > _LINE_BYTES:
-            yield Problem(number, "line", f"longer than {_LINE_BYTES:,} bytes", f"keep to {MAX_TOKENS:,} tokens a line")
+            yield (number, "line", f"longer than {_LINE_BYTES:,} bytes", f"keep to {MAX_TOKENS:,} tokens a line")
             while line and not line.endswith(b"\n"):  # pass over the rest without holding it
                 line = file.readline(_LINE_BYTES)
             examples += 1
             continue
         if not line.strip():
-            yield Problem(number, "line", "is blank", "delete the line")
+            yield (number, "line", "is blank", "delete the line")
             continue
         examples += 1
-        problems, caption, genre = _check_example(line)
-        yield from (Problem(number, field, what, fix) for field, what, fix in problems)
-        if genre is not None:
-            genres[genre] += 1
+        problems, caption, music = _check_example(line)
+        yield from ((number, *finding) for finding in problems)
+        if music is not None:
+            genres[music.genre] += 1
+            if genre_rows is not None and music.genre in genre_rows:
+                yield from ((number, *finding) for finding in _check_range(music, genre_rows[music.genre]))
         if caption is not None:
+            captions[Place(path, number)] = caption
             digest = hashlib.sha256(" ".join(caption.lower().split()).encode("utf-8", "replace")).digest()
             first = seen.setdefault(digest, number)
             if first != number:
-                yield Problem(
-                    number, "contents[0].parts", f"the same caption as in line {first}", "reword or delete it"
-                )
+                yield (number, "contents[0].parts", f"the same caption as in line {first}", "reword or delete it")
     yield from _check_file(examples, genres, is_validation)
 
 
-def _check_file(examples: int, genres: Counter[str], is_validation: bool) -> Iterator[Problem]:
+def _check_range(music: MusicDescription, row: GenreRow) -> Iterator[Finding]:
+    """Is the music inside what is usual for its genre?"""
+    slowest, fastest = row.bpm
+    if not slowest <= music.bpm <= fastest:
+        what = f"{music.bpm} is outside {slowest} to {fastest}, the range of {music.genre}"
+        yield "bpm", what, "choose a tempo inside it, or another genre"
+    strange = [name for name in music.instruments if name not in row.instruments]
+    if strange:
+        what = f"{', '.join(strange)} not in the line-up of {music.genre}"
+        yield "instruments", what, f"choose among {', '.join(row.instruments)}"
+
+
+def _check_file(examples: int, genres: Counter[str], is_validation: bool) -> Iterator[tuple[int, str, str, str]]:
     if not examples:
-        yield Problem(0, "file", "holds no examples", "write them with `melodify dataset build`")
+        yield (0, "file", "holds no examples", "write them with `melodify dataset build`")
     if is_validation and examples > MAX_VALIDATION_EXAMPLES:
         what = f"{examples:,} validation examples; at most {MAX_VALIDATION_EXAMPLES:,} are taken"
-        yield Problem(0, "file", what, "move some into the training file")
+        yield (0, "file", what, "move some into the training file")
     if genres:
         missing = [genre for genre in GENRES if genre not in genres]
         if missing:
-            yield Problem(0, "genre", f"no example of {', '.join(missing)}", "add some, or the model cannot learn them")
+            yield (0, "genre", f"no example of {', '.join(missing)}", "add some, or the model cannot learn them")
         (most, count), (least, fewest) = genres.most_common()[0], genres.most_common()[-1]
         if count > _MOST_TO_LEAST * fewest:
             what = f"unbalanced: {count:,} of {most}, {fewest:,} of {least}"
-            yield Problem(0, "genre", what, f"keep the commonest within {_MOST_TO_LEAST:g} times the rarest")
+            yield (0, "genre", what, f"keep the commonest within {_MOST_TO_LEAST:g} times the rarest")
 
 
 Finding = tuple[str, str, str]
 
 
-def _check_example(line: bytes) -> tuple[list[Finding], str | None, str | None]:
-    """(field, what, fix) of each problem of a line; the caption and the genre as far as they can be read."""
+def _check_example(line: bytes) -> tuple[list[Finding], str | None, MusicDescription | None]:
+    """(field, what, fix) of each problem of a line; the caption and the music as far as they can be read."""
     try:
         record = parse_json(line)
     except ValueError as error:
@@ -134,10 +205,12 @@ def _check_example(line: bytes) -> tuple[list[Finding], str | None, str | None]:
         findings.append(
             ("contents", f"about {tokens:,.0f} tokens; at most {MAX_TOKENS:,} are taken", "shorten the texts")
         )
+    for index, text in enumerate(turns):
+        findings += [(f"contents[{index}].parts", _short(what), fix) for what, fix in inspect(text)]
     if len(turns) != len(contents):  # a turn could not be read: said already
         return findings, None, None
     try:
-        return findings, turns[0], MusicDescription.parse(turns[-1]).genre
+        return findings, turns[0], MusicDescription.parse(turns[-1])
     except DescriptionError as error:
         field = f"contents[{len(contents) - 1}].parts"
         return [*findings, (field, _short(error, 200), "answer with the JSON of a music description")], turns[0], None

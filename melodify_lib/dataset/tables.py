@@ -132,7 +132,7 @@ def choices(scene: SceneRow) -> Iterator[tuple[int, Choice]]:
 
 def load(source: Path) -> Tables:
     """Read the tables of a folder, ``scenes/*.yaml`` among them. Raises `DatasetError`, naming the file and the row."""
-    genres = _read(source / "genres.yaml", dict[Genre, GenreRow])
+    genres = load_genres(source)
     instruments = _read(source / "instruments.yaml", dict[str, InstrumentRow])
     captions = _read(source / "captions.yaml", CaptionTable)
     files = sorted((source / "scenes").glob("*.yaml"))
@@ -152,6 +152,11 @@ def load(source: Path) -> Tables:
     tables = Tables(genres, instruments, scenes, captions)
     _check_references(tables, source)
     return tables
+
+
+def load_genres(source: Path) -> dict[Genre, GenreRow]:
+    """Read ``genres.yaml`` of a folder. Raises `DatasetError`, naming the row."""
+    return _read(source / "genres.yaml", dict[Genre, GenreRow])
 
 
 def _read(path: Path, shape: type[T]) -> T:

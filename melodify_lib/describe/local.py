@@ -8,7 +8,7 @@ same description.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
@@ -65,9 +65,7 @@ class LocalDescriber:
 
     def describe_many(self, captions: Sequence[Caption], genre: str | None = None) -> list[MusicDescription]:
         """Describe the music for each of `captions`, in their order; faster than one at a time."""
-        if genre is not None and genre not in self.heads.card.genres:
-            known = [name for name in GENRES if name in self.heads.card.genres]
-            raise DescriptionError(f"no genre {genre!r}; choose one of: {', '.join(known)}")
+        check_genre(genre, self.heads.card.genres)
         if not captions:
             return []
         outputs = self.heads(embed([caption.text for caption in captions]))
@@ -123,6 +121,13 @@ class LocalDescriber:
         lead = names[int(np.argmax(outputs["lead"][rows]))]
         chosen = {lead, *_most(outputs["instruments"][rows], names, least=3, most=6, odds=0.0)}
         return (lead, *(name for name in names if name in chosen and name != lead))
+
+
+def check_genre(genre: str | None, known: Collection[str]) -> None:
+    """Raise `DescriptionError`, with the genres there are, for one that a describer does not know."""
+    if genre is not None and genre not in known:
+        names = ", ".join(name for name in GENRES if name in known)
+        raise DescriptionError(f"no genre {genre!r}; choose one of: {names}")
 
 
 def _most(

@@ -1,4 +1,4 @@
-"""The local describer: a caption's sentence embedding, tuned linear heads, and prose from tables.
+"""The local describer: a caption's sentence embedding, tuned heads, and prose from tables.
 
 No account, no download. The heads are trained by `melodify_lib.tuning.local` on the same JSONL
 that tunes Gemini; ``model/`` beside this module holds the shipped ones. A caption always gets the
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Collection, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
@@ -32,12 +33,13 @@ if TYPE_CHECKING:
 
 SHIPPED = Path(__file__).parent / "model"
 
-VALENCE_TO_MODE = 1.0
-"""Log-odds of major for a picture of valence 1. Palmer et al. (2013): major goes with lighter, yellower pictures."""
-AROUSAL_TO_ENERGY = 0.15
-"""Share of the genre's tempo range for a picture of arousal 1. Palmer et al. (2013): faster goes with saturated."""
-MOOD_AGREEMENT = 2.0
-"""Log-odds that a mood word loses for each unit it lies off the tempo's arousal and the mode's valence."""
+PICTURE_SHARE = 0.3
+"""How far the picture's own valence and arousal, where they are known, move those that the words say.
+
+Palmer et al. (2013): major and faster music goes with lighter, yellower, more saturated pictures.
+"""
+MOOD_AGREEMENT = 1.5
+"""Log-odds that a mood word loses for each unit that it lies off the music's valence and arousal."""
 
 
 def from_settings(settings: Settings) -> LocalDescriber:
@@ -81,45 +83,54 @@ class LocalDescriber:
         name = genres[row]
         facts = card.genres[name]
 
-        odds_of_minor = float(outputs["minor"][0] + self.heads.tensors["minor.genre_bias"][row])
-        odds_of_minor -= VALENCE_TO_MODE * (caption.valence or 0)
-        mode: Literal["major", "minor"] = "minor" if odds_of_minor > 0 else "major"
-        energy = float(np.clip(outputs["energy"][0] + AROUSAL_TO_ENERGY * (caption.arousal or 0), 0, 1))
-        feel = float(-np.tanh(odds_of_minor / 4)), 2 * energy - 1
+        words = outputs["affect"]
+        picture = np.array([caption.valence or 0.0, caption.arousal or 0.0])
+        valence, arousal = np.clip(words + PICTURE_SHARE * picture, -1, 1)
+        mode: Literal["major", "minor"] = "minor" if self.heads.odds_of_minor(row, valence) > 0 else "major"
+        # Mood words and prose must not contradict the mode that was chosen.
+        side = min(valence, 0.0) if mode == "minor" else max(valence, 0.0)
         attributes = {
             "genre": name,
-            "moods": _most(self._mood_odds(outputs, feel), card.moods, least=2, most=3, odds=-2.5),
-            "instruments": self._instruments(outputs, name),
-            "keywords": _most(outputs["keywords"], card.keywords, least=0, most=3, odds=-1.1),
+            "moods": _most(self._mood_odds(outputs, (side, arousal)), card.moods, least=2, most=3, above=-2.5),
+            "instruments": self._instruments(name, (valence, arousal)),
+            "keywords": _most(outputs["keywords"], card.keywords, least=0, most=3, above=0.25),
         }
         chance = random.Random(f"{caption.text} {name}")  # a text seed is hashed: the same on every machine
+        energy = (arousal + 1) / 2
         text = prose.write(**attributes, energy=energy, mode=mode, seed=f"{caption.text} {name}")  # type: ignore[arg-type]
         return MusicDescription.model_validate(
             {
                 **attributes,
                 "description": text,
-                "bpm": facts.bpm_at(energy),
+                "bpm": facts.bpm_at(arousal),
                 "key": f"{chance.choice(facts.tonics[mode])} {mode}",
             }
         )
 
     def _mood_odds(self, outputs: Outputs, feel: tuple[float, float]) -> npt.NDArray[np.float32]:
-        """Log-odds of each mood word, less where it disagrees with `feel`, the (valence, arousal) of mode and tempo.
+        """Log-share of each mood word, less where it disagrees with `feel`, the music's (valence, arousal).
 
         Half of each word's base rate is taken off, or the commonest words would be said of everything.
         """
         places = np.array([MOODS.get(mood, feel) for mood in self.heads.card.moods])
-        base_rate = self.heads.tensors["moods.bias"]
-        odds = outputs["moods"] - 0.5 * (base_rate - base_rate.mean())
+        base_rate = np.log(self._mood_rates)
+        odds = np.log(np.maximum(outputs["moods"], 0.005)) - 0.5 * (base_rate - base_rate.mean())
         return np.asarray(odds - MOOD_AGREEMENT * np.linalg.norm(places - feel, axis=1), np.float32)
 
-    def _instruments(self, outputs: Outputs, genre: Genre) -> tuple[str, ...]:
+    @cached_property
+    def _mood_rates(self) -> npt.NDArray[np.float32]:
+        columns = self.heads.card.columns()
+        start = columns["genre"] + columns["affect"]
+        return np.maximum(self.heads.tensors["mean"][start : start + columns["moods"]], 1e-4)
+
+    def _instruments(self, genre: Genre, feel: tuple[float, float]) -> tuple[str, ...]:
         """Who carries the tune, then those that are more likely to play than not: three at least, six at most."""
-        card = self.heads.card
+        card, tensors = self.heads.card, self.heads.tensors
         rows = [row for row, (of_genre, _) in enumerate(card.players) if of_genre == genre]
         names = card.genres[genre].instruments
-        lead = names[int(np.argmax(outputs["lead"][rows]))]
-        chosen = {lead, *_most(outputs["instruments"][rows], names, least=3, most=6, odds=0.0)}
+        features = np.array([1.0, *feel], np.float32)
+        lead = names[int(np.argmax(tensors["leads.weight"][rows] @ features))]
+        chosen = {lead, *_most(tensors["plays.weight"][rows] @ features, names, least=3, most=6, above=0.0)}
         return (lead, *(name for name in names if name in chosen and name != lead))
 
 
@@ -131,9 +142,9 @@ def check_genre(genre: str | None, known: Collection[str]) -> None:
 
 
 def _most(
-    outputs: npt.NDArray[np.float32], names: tuple[str, ...], *, least: int, most: int, odds: float
+    outputs: npt.NDArray[np.float32], names: tuple[str, ...], *, least: int, most: int, above: float
 ) -> tuple[str, ...]:
-    """The likeliest names, likeliest first: those above `odds` (log-odds), but `least` to `most` of them."""
+    """The likeliest names, likeliest first: those above `above`, but `least` to `most` of them."""
     ranked = np.argsort(-outputs, kind="stable")
-    count = int(np.clip((outputs > odds).sum(), least, most))
+    count = int(np.clip((outputs > above).sum(), least, most))
     return tuple(names[row] for row in ranked[:count])

@@ -43,7 +43,7 @@ class Comparison:
 class Verdict(BaseModel):
     """What the gate said of one model, named by the hash of its card; `reasons` says why not."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="ignore")  # the file also holds the evaluation
 
     verdict: Literal["promoted", "refused"]
     reasons: tuple[str, ...]
@@ -94,12 +94,10 @@ def label(folder: Path, verdict: Verdict, evaluation: Evaluation) -> None:
 def read_verdict(folder: Path) -> Verdict | None:
     """What the gate said of the model in `folder`; None for a model that was not judged since it was tuned."""
     try:
-        record = json.loads((folder / VERDICT_FILE).read_bytes())
-        record.pop("evaluation", None)
-        verdict = Verdict.model_validate(record)
+        verdict = Verdict.model_validate_json((folder / VERDICT_FILE).read_bytes())
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValidationError) as error:
         problem = first_problem(error) if isinstance(error, ValidationError) else error
         raise ModelError(f"{folder / VERDICT_FILE} cannot be read ({problem}); evaluate the model again") from None
     return verdict if verdict.card_sha256 == sha256(_card(folder)) else None

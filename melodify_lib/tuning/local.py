@@ -1,23 +1,23 @@
-"""Local tuning: heads over frozen sentence embeddings, trained on the JSONL that tunes Gemini.
+"""Local tuning: kernel ridge regression over frozen sentence embeddings, on the JSONL that tunes Gemini.
 
-Every head is a convex problem with an L2 penalty, solved by L-BFGS in float64 from zero: there is
-one answer, and the same file gives the same bytes on the same machine. What else was tried (small
-networks, nearest neighbours) is in `data/generate_jsonl/README.md`.
+Every part has one answer and is solved for it in float64, so there is no chance in it: the same
+file gives the same bytes on the same machine. What else was tried is in docs/notes.md.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from melodify_lib.dataset.form import Example, read
-from melodify_lib.describe.embedding import embed
-from melodify_lib.describe.heads import SHARPNESS, GenreFacts, Heads, HeadsCard, save
+from melodify_lib.dataset.likeness import embed_all
+from melodify_lib.describe.heads import GenreFacts, Heads, HeadsCard, kernel, norm, rounded, save
 from melodify_lib.errors import DatasetError, ModelError
 from melodify_lib.genres import Genre
 from melodify_lib.moods import affect
@@ -25,29 +25,31 @@ from melodify_lib.nouns import MusicDescription, sha256
 
 if TYPE_CHECKING:
     import numpy.typing as npt
-    import torch
 
     Vectors = npt.NDArray[np.float32]
+    Matrix = npt.NDArray[np.float64]
 
-STEPS = 12  # the loss is within 0.1 % of its end after 10
-_ITERATIONS = 5  # of L-BFGS in a step
-PENALTY = {
-    "genre": 6e-4, "minor": 4e-4, "energy": 1e-3, "moods": 1.5e-3, "keywords": 4e-4, "instruments": 1.5e-3,
-    "lead": 1.5e-3,
-}  # fmt: skip
-"""L2 penalty of each head's weights. Chosen on the validation split and captions written by hand."""
-_ALIKE = 0.75  # captions of one genre whose cosine is above this count as retellings of one scene
+PENALTY = 1.0
+"""Of the ridge. Chosen, with the kernel's sharpness, on captions written by hand that are not in any test."""
+LOGISTIC_PENALTY = 1.0
+MAX_LANDMARKS = 4000
+"""Captions that a new one is compared with: all of a smaller file, every n-th of a larger (Smola & Schoelkopf 2000)."""
+SHARES = (0.125, 0.25, 0.5, 1.0)
+"""Of the examples: the points of the learning curve."""
+_AT_ONCE = 4096  # rows of the kernel matrix that are held
 
 
 @dataclass(frozen=True)
 class TuningResult:
     """What tuning did.
 
-    `curves` hold one value a step: ``loss``, and ``validation genre`` where there is a validation
-    file. `metrics` are shares in [0, 1], except ``bpm error`` in beats a minute.
+    `curves` hold one value for each of `steps`. The local tuner's steps are numbers of examples:
+    the curves say what more data would bring. `metrics` are shares in [0, 1], except ``bpm error``
+    in beats a minute.
     """
 
     folder: Path
+    steps: list[int]
     curves: dict[str, list[float]]
     metrics: dict[str, float]
     seconds: float
@@ -62,32 +64,33 @@ def tune(
 ) -> TuningResult:
     """Train the describer on `train` and write it into the folder `out`.
 
-    There is no chance in it. `on_progress` is
-    called with steps done and in all.
+    `on_progress` is called with captions embedded and in all; what comes after takes seconds.
     """
     started = time.perf_counter()
     examples = read(train)
     card = _card(examples, sha256(train.read_bytes()))
     held_out = read(validation) if validation is not None else []
     _prepare(out)
-    vectors, held_vectors = embed_captions(examples), embed_captions(held_out)
+    vectors = embed_all([example.caption for example in (*examples, *held_out)], on_progress)
+    vectors, held_vectors = vectors[: len(examples)], vectors[len(examples) :]
 
-    curves: dict[str, list[float]] = {"loss": []}
-    heads = None
-    for step, (loss, tensors) in enumerate(_train(examples, vectors, card), start=1):
-        heads = Heads(card, tensors)
-        curves["loss"].append(loss)
-        if held_out:
-            curves.setdefault("validation genre", []).append(measure(heads, held_out, held_vectors)["genre"])
-        if on_progress is not None:
-            on_progress(step, STEPS)
-    assert heads is not None  # noqa: S101 - STEPS > 0
-    heads = save(out, card, heads.tensors)
-    # The genre of a caption that the memory holds is no measurement.
-    fit = {name: value for name, value in measure(heads, examples, vectors).items() if not name.startswith("genre")}
-    metrics = {f"train {name}": value for name, value in fit.items()}
-    metrics |= {f"validation {name}": value for name, value in measure(heads, held_out, held_vectors).items()}
-    return TuningResult(out, curves, metrics, time.perf_counter() - started)
+    steps: list[int] = []
+    curves: dict[str, list[float]] = {}
+    heads: Heads | None = None
+    left_out: dict[str, float] = {}
+    for share in SHARES:
+        some = np.linspace(0, len(examples), max(int(share * len(examples)), 1), endpoint=False).astype(int)
+        heads, left_out = _solve([examples[row] for row in some], vectors[some], card)
+        steps.append(len(some))
+        measured = {f"validation {name}": value for name, value in measure(heads, held_out, held_vectors).items()}
+        for name, value in {**left_out, **measured}.items():
+            curves.setdefault(name, []).append(value)
+    assert heads is not None  # noqa: S101 - SHARES is not empty
+    heads = save(out, heads.card, heads.tensors)
+    metrics = left_out | {f"validation {name}": value for name, value in measure(heads, held_out, held_vectors).items()}
+    kept = ("validation genre", "validation mode", "validation energy side", *left_out)
+    curves = {name: values for name, values in curves.items() if name in kept}
+    return TuningResult(out, steps, curves, metrics, time.perf_counter() - started)
 
 
 def _prepare(out: Path) -> None:
@@ -96,11 +99,6 @@ def _prepare(out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ModelError(f"cannot write the describer into {out}: {error.strerror or error}") from error
-
-
-def embed_captions(examples: Sequence[Example]) -> Vectors:
-    """Embeddings ``[n, 384]`` of the examples' captions."""
-    return embed([example.caption for example in examples])
 
 
 def measure(heads: Heads, examples: Sequence[Example], vectors: Vectors) -> dict[str, float]:
@@ -113,20 +111,17 @@ def measure(heads: Heads, examples: Sequence[Example], vectors: Vectors) -> dict
         return {}
     outputs, targets = heads(vectors), _Targets(examples, heads.card)
     ranked = np.argsort(-outputs["genre"], axis=1)
-    genre_bias = heads.tensors["minor.genre_bias"][targets.genre]
-    energy = np.clip(outputs["energy"][:, 0], 0, 1)
+    valence, arousal = outputs["affect"].T
     facts = list(heads.card.genres.values())
-    bpm = np.array([facts[row].bpm_at(value) for row, value in zip(targets.genre, energy, strict=True)])
+    bpm = np.array([facts[row].bpm_at(value) for row, value in zip(targets.genre, arousal, strict=True)])
+    minor = [heads.odds_of_minor(row, value) > 0 for row, value in zip(targets.genre, valence, strict=True)]
     return {
         "genre": float(np.mean(ranked[:, 0] == targets.genre)),
-        "genre in first 3": float(
-            np.mean([target in row for target, row in zip(targets.genre, ranked[:, :3], strict=True)])
-        ),
-        "mode": float(np.mean((outputs["minor"][:, 0] + genre_bias > 0) == targets.minor)),
-        "energy side": float(np.mean((energy > 0.5) == (targets.energy > 0.5))),
+        "genre in first 3": float(np.mean((ranked[:, :3] == targets.genre[:, None]).any(axis=1))),
+        "mode": float(np.mean(minor == targets.minor)),
+        "energy side": float(np.mean((arousal > 0) == (targets.affect[:, 1] > 0))),
         "bpm error": float(np.mean(np.abs(bpm - [example.description.bpm for example in examples]))),
         "first mood": float(np.mean(targets.moods[np.arange(len(examples)), np.argmax(outputs["moods"], axis=1)])),
-        "lead": float(np.mean(np.argmax(np.where(targets.of_genre, outputs["lead"], -np.inf), axis=1) == targets.lead)),
     }
 
 
@@ -143,6 +138,7 @@ def _card(examples: Sequence[Example], dataset_sha256: str) -> HeadsCard:
     return HeadsCard(
         dataset_sha256=dataset_sha256,
         examples=len(examples),
+        landmarks=min(len(examples), MAX_LANDMARKS),
         heads_sha256="0" * 64,
         genres=genres,
         moods=tuple(moods),
@@ -195,125 +191,118 @@ class _Targets:
     """The examples as arrays, one row an example."""
 
     def __init__(self, examples: Sequence[Example], card: HeadsCard) -> None:
-        descriptions = [example.description for example in examples]
-        genres, players = list(card.genres), card.players
-        # A held-out file may name a genre or a word that training never saw; it counts as missed.
-        index = {genre: row for row, genre in enumerate(genres)}
-        self.genre = np.array([index.get(one.genre, 0) for one in descriptions])
-        self.minor = np.array([one.mode == "minor" for one in descriptions])
-        calm, lively = np.array([card.genres[genres[row]].tempo for row in self.genre]).T
-        self.energy = (np.array([one.bpm for one in descriptions]) - calm) / (lively - calm)
-        self.moods = np.array([[mood in one.moods for mood in card.moods] for one in descriptions])
-        self.keywords = np.array([[word in one.keywords for word in card.keywords] for one in descriptions])
-        self.of_genre = np.array([[genre == one.genre for genre, _ in players] for one in descriptions])
-        self.instruments = np.array(
-            [[genre == one.genre and name in one.instruments for genre, name in players] for one in descriptions]
-        )
-        rows = {player: row for row, player in enumerate(players)}
-        self.lead = np.array([rows.get((one.genre, one.instruments[0]), 0) for one in descriptions])
+        self.descriptions = [example.description for example in examples]
+        self.card = card
+        # A held-out file may name a genre that training never saw; it counts as missed.
+        index = {genre: row for row, genre in enumerate(card.genres)}
+        self.genre = np.array([index.get(one.genre, -1) for one in self.descriptions])
+        self.minor = np.array([one.mode == "minor" for one in self.descriptions])
+        self.affect = np.array([affect(one.moods[:1]) for one in self.descriptions])
+        self.moods = np.array([[mood in one.moods for mood in card.moods] for one in self.descriptions])
+
+    @cached_property
+    def outputs(self) -> Matrix:
+        """What the ridge is to say, ``[n, outputs]``, in the order of `HeadsCard.columns`."""
+        genres = self.genre[:, None] == np.arange(len(self.card.genres))
+        keywords = [[word in one.keywords for word in self.card.keywords] for one in self.descriptions]
+        parts = (genres, self.affect, self.moods, np.reshape(keywords, (len(self.descriptions), -1)))
+        return np.concatenate([np.asarray(part, float) for part in parts], axis=1)
 
 
-def _weights(vectors: Vectors, genres: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """One over how often an example's scene is retold for its genre, so that a scene counts once; mean 1."""
-    retold = ((vectors @ vectors.T > _ALIKE) & (genres[:, None] == genres)).sum(axis=1)
-    weights = 1.0 / retold
-    return np.asarray(weights / weights.mean())
-
-
-def _train(
-    examples: Sequence[Example], vectors: Vectors, card: HeadsCard
-) -> Iterator[tuple[float, dict[str, npt.NDArray[np.float32]]]]:
-    """Loss and tensors after each step."""
-    import torch
-    from torch.nn import functional
-
+def _solve(examples: Sequence[Example], vectors: Vectors, card: HeadsCard) -> tuple[Heads, dict[str, float]]:
+    """The heads, and how they do on each example when it is left out."""
     targets = _Targets(examples, card)
-    features = torch.from_numpy(vectors).double()
-    weights = _weights(vectors, targets.genre)
-    weight = torch.from_numpy(weights)
-    genre, lead = torch.from_numpy(targets.genre), torch.from_numpy(targets.lead)
-    minor, energy = torch.from_numpy(targets.minor).double(), torch.from_numpy(targets.energy)
-    moods, keywords = torch.from_numpy(targets.moods).double(), torch.from_numpy(targets.keywords).double()
-    of_genre, instruments = torch.from_numpy(targets.of_genre), torch.from_numpy(targets.instruments).double()
-
-    shapes = {name: shape for name, shape in card.shapes().items() if not name.startswith("memory.")}
-    parameters = {name: torch.zeros(shape, dtype=torch.float64) for name, shape in shapes.items()}
-    for tensor in parameters.values():
-        tensor.requires_grad_()
-
-    def outputs(head: str) -> torch.Tensor:
-        return features @ parameters[f"{head}.weight"].T + parameters[f"{head}.bias"]
-
-    def loss() -> torch.Tensor:
-        odds = functional.binary_cross_entropy_with_logits
-        losses = {
-            "genre": functional.cross_entropy(outputs("genre"), genre, reduction="none"),
-            "minor": odds(outputs("minor")[:, 0] + parameters["minor.genre_bias"][genre], minor, reduction="none"),
-            "energy": (outputs("energy")[:, 0] - energy) ** 2,
-            "moods": odds(outputs("moods"), moods, reduction="none").sum(1),
-            "keywords": odds(outputs("keywords"), keywords, reduction="none").sum(1),
-            "instruments": (odds(outputs("instruments"), instruments, reduction="none") * of_genre).sum(1),
-            "lead": functional.cross_entropy(outputs("lead").masked_fill(~of_genre, -1e9), lead, reduction="none"),
-        }
-        fit = sum((weight * value).mean() for value in losses.values())
-        # The genre biases of the mode are held near zero too: without, they and the common bias have no one answer.
-        penalty = sum(PENALTY[head] * parameters[f"{head}.weight"].square().sum() / 2 for head in losses)
-        return fit + penalty + 1e-3 * parameters["minor.genre_bias"].square().sum()
-
-    optimizer = torch.optim.LBFGS(
-        parameters.values(), max_iter=_ITERATIONS, history_size=20, line_search_fn="strong_wolfe"
-    )
-
-    def closure() -> torch.Tensor:
-        optimizer.zero_grad()
-        value = loss()
-        value.backward()  # type: ignore[no-untyped-call]
-        return value
-
-    for _ in range(STEPS):
-        value = float(optimizer.step(closure).detach())  # type: ignore[no-untyped-call]
-        solved = {name: tensor.detach().numpy().copy() for name, tensor in parameters.items()}
-        tensors = _widened(solved, vectors, targets)
-        yield value, tensors | _memory(tensors, vectors, targets, weights)
-
-
-def _widened(
-    tensors: dict[str, npt.NDArray[np.float64]], vectors: Vectors, targets: _Targets
-) -> dict[str, npt.NDArray[np.float32]]:
-    """The tensors as float32, with the energy head stretched to the spread that the examples have.
-
-    Regression keeps to the middle where it is unsure, and every song would be moderate. The middle
-    is put at 0.5, for how lively the file's pictures are says nothing of other people's.
-    """
-    gain = targets.energy.std() / max(_spread(tensors, vectors, "energy"), 1e-6)
-    centre = float(np.average(vectors @ tensors["energy.weight"][0] + tensors["energy.bias"][0]))
-    tensors["energy.weight"] *= gain
-    tensors["energy.bias"] = 0.5 + gain * (tensors["energy.bias"] - centre)
-    return {name: tensor.astype(np.float32) for name, tensor in tensors.items()}
-
-
-def _memory(
-    tensors: dict[str, Vectors], vectors: Vectors, targets: _Targets, weights: npt.NDArray[np.float64]
-) -> dict[str, npt.NDArray[np.float32]]:
-    """The captions with their genres, energies and modes; means of the last two get the spread of their heads.
-
-    Their middles are put where the heads' are: 0.5 for the energy, even odds for the mode.
-    """
-    feel = np.stack([targets.energy, targets.minor], axis=1)
-    alike = np.exp(SHARPNESS * (vectors @ vectors.T - 1)) * weights
-    recalled = (alike @ feel) / alike.sum(axis=1, keepdims=True)
-    spread = np.array([_spread(tensors, vectors, head) for head in ("energy", "minor")])
-    factor = spread / np.maximum(recalled.std(axis=0), 1e-6)
-    mean = np.average(feel, axis=0, weights=weights)
-    memory = {
-        "memory.vectors": vectors,
-        "memory.votes": weights[:, None] * np.eye(tensors["genre.bias"].size)[targets.genre],
-        "memory.feel": feel,
-        "memory.scale": np.stack([np.array([0.5, 0.0]) - factor * mean, factor]),
+    card = card.model_copy(update={"examples": len(examples), "landmarks": min(len(examples), MAX_LANDMARKS)})
+    chosen = np.linspace(0, len(examples), card.landmarks, endpoint=False).astype(int)
+    landmarks = rounded(vectors[chosen])
+    mean = targets.outputs.mean(axis=0)
+    weight, left_out = _ridge(vectors, landmarks, chosen, targets.outputs - mean)
+    tensors = {
+        "landmarks": landmarks,
+        "weight": weight,
+        "mean": mean,
+        "gain": _gain(left_out, targets.outputs - mean, card),
+        **_followers(targets, card),
     }
-    return {name: np.asarray(tensor, np.float32) for name, tensor in memory.items()}
+    heads = Heads(card, {name: np.asarray(tensor, np.float32) for name, tensor in tensors.items()})
+    answered = np.argmax(left_out[:, : len(card.genres)], axis=1)
+    return heads, {"left-out genre": float(np.mean(answered == targets.genre))}
 
 
-def _spread(tensors: Mapping[str, npt.NDArray[Any]], vectors: Vectors, head: str) -> float:
-    """Standard deviation of a head's output over the training captions."""
-    return float((vectors @ tensors[f"{head}.weight"][0]).std())
+def _gain(left_out: Matrix, targets: Matrix, card: HeadsCard) -> Matrix:
+    """What each output is multiplied by, ``[outputs]``.
+
+    Shares are made as large as they turn out to be (the slope of the targets on the left-out
+    outputs, one for all columns of a kind); affect gets the spread that the examples have.
+    """
+    gains, start = [], 0
+    for name, columns in card.columns().items():
+        here = slice(start, start + columns)
+        start += columns
+        if name == "affect":
+            gains.append(targets[:, here].std(axis=0) / np.maximum(left_out[:, here].std(axis=0), 1e-9))
+        else:
+            slope = (left_out[:, here] * targets[:, here]).sum() / max((left_out[:, here] ** 2).sum(), 1e-9)
+            gains.append(np.full(columns, slope))
+    return np.concatenate(gains)
+
+
+def _ridge(
+    vectors: Vectors, landmarks: Vectors, chosen: npt.NDArray[np.int64], targets: Matrix
+) -> tuple[Matrix, Matrix]:
+    """Weights ``[m, outputs]`` of the landmarks, and each example's outputs ``[n, outputs]`` had it been left out.
+
+    (K'K + penalty * K_mm) weight = K'targets, where K is the kernel of examples and landmarks and K_mm
+    that of the landmarks; what is left out follows from the diagonal of the hat matrix (Allen 1974).
+    `chosen` are the rows that are landmarks themselves.
+    """
+    gram = PENALTY * np.asarray(kernel(landmarks, landmarks), float)
+    right = np.zeros((len(landmarks), targets.shape[1]))
+    chunks = [slice(start, start + _AT_ONCE) for start in range(0, len(vectors), _AT_ONCE)]
+    for chunk in chunks:
+        alike = np.asarray(kernel(vectors[chunk], landmarks), float)
+        gram += alike.T @ alike
+        right += alike.T @ targets[chunk]
+    gram += 1e-8 * len(vectors) * np.eye(len(landmarks))  # the same caption twice must not make it singular
+    inverse = np.linalg.inv(gram)
+    weight = inverse @ right
+    left_out = np.empty_like(targets)
+    for chunk in chunks:
+        alike = np.asarray(kernel(vectors[chunk], landmarks), float)
+        own = np.minimum(((alike @ inverse) * alike).sum(axis=1, keepdims=True), 0.999)
+        without = targets[chunk] - (targets[chunk] - alike @ weight) / (1 - own)
+        rows = np.arange(len(vectors))[chunk]
+        themselves = np.flatnonzero(np.isin(rows, chosen))
+        alike[themselves, np.searchsorted(chosen, rows[themselves])] = 0
+        left_out[chunk] = without / norm(alike)
+    return weight, left_out
+
+
+def _followers(targets: _Targets, card: HeadsCard) -> dict[str, Matrix]:
+    """What follows from genre and affect: mode, and who of a genre's line-up plays and leads."""
+    genres = np.asarray(targets.genre[:, None] == np.arange(len(card.genres)), float)
+    features = np.concatenate([np.ones((len(genres), 1)), targets.affect], axis=1)
+    plays, leads = [], []
+    for row, (genre, facts) in enumerate(card.genres.items()):
+        of_genre = [one for one in targets.descriptions if one.genre == genre]
+        own = features[targets.genre == row]
+        for name in facts.instruments:
+            plays.append(_logistic(own, np.array([name in one.instruments for one in of_genre], float)))
+            leads.append(_logistic(own, np.array([name == one.instruments[0] for one in of_genre], float)))
+    minor = _logistic(np.concatenate([genres, targets.affect[:, :1]], axis=1), targets.minor.astype(float))
+    return {"minor.weight": minor, "plays.weight": np.stack(plays), "leads.weight": np.stack(leads)}
+
+
+def _logistic(features: Matrix, targets: Matrix) -> Matrix:
+    """Weights ``[k]`` of a penalised logistic regression on features ``[n, k]``, by Newton's method."""
+    weight = np.zeros(features.shape[1])
+    penalty = LOGISTIC_PENALTY * np.eye(len(weight))
+    for _ in range(25):
+        shares = 1 / (1 + np.exp(-np.clip(features @ weight, -30, 30)))
+        slope = features.T @ (targets - shares) - penalty @ weight
+        curve = (features * (shares * (1 - shares))[:, None]).T @ features + penalty
+        step = np.linalg.solve(curve, slope)
+        weight += step
+        if np.abs(step).max() < 1e-9:
+            break
+    return weight

@@ -10,7 +10,7 @@ in dual variables"), over their norm, plus the output's mean. Without the norm, 
 like none of the landmarks would get the mean of everything: all its music would be moderate.
 
 columns   outputs                                   meaning
-genre     genres                                    share of listeners' genres, up to noise
+genre     genres                                    share, less where the genre's affect is another
 affect    valence, arousal                          of the first mood, on `melodify_lib.moods`' circumplex
 moods     words                                     share
 keywords  words                                     share
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     Vectors = npt.NDArray[np.float32]
 
 SHARPNESS = 10.0  # a caption whose cosine is 0.1 higher counts exp(1) = 2.7 times
+AGREEMENT = 0.06  # share that a genre loses for each unit of its disagreement with the affect
 _STEPS_IN_ONE = 400  # landmarks are kept as int8; no component of a unit sentence vector passes 0.3
 
 WEIGHTS_FILE, CARD_FILE = "heads.safetensors", "describer.json"
@@ -105,6 +106,8 @@ class HeadsCard(_Frozen):
             "weight": (self.landmarks, outputs),
             "mean": (outputs,),
             "gain": (outputs,),
+            "genre.place": (len(self.genres), 2),
+            "genre.precision": (len(self.genres), 2, 2),
             "minor.weight": (len(self.genres) + 1,),
             "plays.weight": (players, 3),
             "leads.weight": (players, 3),
@@ -129,7 +132,14 @@ class Heads:
         named = dict(zip(self.card.columns(), np.split(outputs, self._ends, axis=1), strict=True))
         means = dict(zip(self.card.columns(), np.split(self.tensors["mean"], self._ends), strict=True))
         means["affect"] = np.zeros_like(means["affect"])
-        return {name: values + means[name] for name, values in named.items()}
+        named = {name: values + means[name] for name, values in named.items()}
+        named["genre"] += AGREEMENT * self._agreement(named["affect"])
+        return named
+
+    def _agreement(self, affect: Vectors) -> Vectors:
+        """How well each genre goes with affects ``[n, 2]``: minus half the squared Mahalanobis distance, ``[n, G]``."""
+        off = affect[:, None] - self.tensors["genre.place"]
+        return np.asarray(-0.5 * np.einsum("ngi,gij,ngj->ng", off, self.tensors["genre.precision"], off), np.float32)
 
     @property
     def _ends(self) -> list[int]:

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 PENALTY = 1.0
 """Of the ridge. Chosen, with the kernel's sharpness, on captions written by hand that are not in any test."""
 LOGISTIC_PENALTY = 1.0
+AFFECT_NOISE = 0.28
+"""Standard deviation by which a caption's valence and arousal are misread."""
 MAX_LANDMARKS = 4000
 """Captions that a new one is compared with: all of a smaller file, every n-th of a larger (Smola & Schoelkopf 2000)."""
 SHARES = (0.125, 0.25, 0.5, 1.0)
@@ -222,6 +224,7 @@ def _solve(examples: Sequence[Example], vectors: Vectors, card: HeadsCard) -> tu
         "weight": weight,
         "mean": mean,
         "gain": _gain(left_out, targets.outputs - mean, card),
+        **_places(targets, card),
         **_followers(targets, card),
     }
     heads = Heads(card, {name: np.asarray(tensor, np.float32) for name, tensor in tensors.items()})
@@ -276,6 +279,18 @@ def _ridge(
         alike[themselves, np.searchsorted(chosen, rows[themselves])] = 0
         left_out[chunk] = without / norm(alike)
     return weight, left_out
+
+
+def _places(targets: _Targets, card: HeadsCard) -> dict[str, Matrix]:
+    """Where each genre's examples lie on the circumplex, about the middle of all: mean, and inverse covariance."""
+    affects = targets.affect - targets.affect.mean(axis=0)
+    genres = range(len(card.genres))
+    of_genres = [affects[targets.genre == row] for row in genres]
+    spreads = [np.cov(rows.T, bias=True) + AFFECT_NOISE**2 * np.eye(2) for rows in of_genres]
+    return {
+        "genre.place": np.stack([rows.mean(axis=0) for rows in of_genres]),
+        "genre.precision": np.linalg.inv(np.stack(spreads)),
+    }
 
 
 def _followers(targets: _Targets, card: HeadsCard) -> dict[str, Matrix]:

@@ -46,7 +46,7 @@ def build(
     source: Path,
     out: Path,
     *,
-    per_genre: int = 120,
+    per_genre: int = 200,
     seed: int = 0,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> DatasetSummary:
@@ -119,9 +119,10 @@ def _split_scenes(tables: Tables, seed: int) -> dict[str, set[str]]:
 
 
 def _assign(tables: Tables, scenes: set[str], count: int, seed: int) -> list[Assignment]:
-    """`count` choices for each genre; when a genre's run out, they come round again.
+    """`count` choices for each genre: every scene once before any comes again.
 
-    Genres with few scenes choose first, and each prefers scenes that nobody has chosen yet.
+    So a genre that goes with many pictures has as many different ones, which says how widely it
+    fits. Genres with few scenes choose first, and each prefers scenes that nobody has chosen yet.
     """
     open_to: dict[Genre, list[tuple[int, Choice]]] = {genre: [] for genre in tables.genres}
     for scene in tables.scenes:
@@ -131,13 +132,20 @@ def _assign(tables: Tables, scenes: set[str], count: int, seed: int) -> list[Ass
     told: Counter[str] = Counter()
     assignments = []
     for genre in sorted(open_to, key=lambda genre: len(open_to[genre])):
-        ranked = open_to[genre]
-        if not ranked:
+        if not open_to[genre]:
             raise DatasetError(f"no scene for {genre} is left for training; add scenes")
         # First choices mostly come first, but not only: that a scene also suits another genre is worth knowing.
         chance = random.Random(f"choices {seed} {genre}")
-        order = {choice.name: told[choice.scene.name] + chance.random() + 0.5 * (rank > 0) for rank, choice in ranked}
-        ranked.sort(key=lambda pair: order[pair[1].name])
+        order = [
+            (told[choice.scene.name] + chance.random() + 0.5 * (rank > 0), choice) for rank, choice in open_to[genre]
+        ]
+        order.sort(key=lambda pair: pair[0])
+        again: Counter[str] = Counter()
+        ranked: list[tuple[int, Choice]] = []
+        for _, choice in order:
+            ranked.append((again[choice.scene.name], choice))
+            again[choice.scene.name] += 1
+        ranked.sort(key=lambda pair: pair[0])
         for index in range(count):
             choice = ranked[index % len(ranked)][1]
             told[choice.scene.name] += 1

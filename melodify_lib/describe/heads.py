@@ -10,7 +10,8 @@ in dual variables"), over their norm, plus the output's mean. Without the norm, 
 like none of the landmarks would get the mean of everything: all its music would be moderate.
 
 columns   outputs                                   meaning
-genre     genres                                    share, less where the genre's affect is another
+genre     genres                                    share; less where the genre's affect is another,
+                                                    more for a genre that goes with many pictures
 affect    valence, arousal                          of the first mood, on `melodify_lib.moods`' circumplex
 moods     words                                     share
 keywords  words                                     share
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 
 SHARPNESS = 10.0  # a caption whose cosine is 0.1 higher counts exp(1) = 2.7 times
 AGREEMENT = 0.06  # share that a genre loses for each unit of its disagreement with the affect
+BREADTH = 0.2  # share that a genre gains for each e-fold of different pictures that it goes with
 _STEPS_IN_ONE = 400  # landmarks are kept as int8; no component of a unit sentence vector passes 0.3
 
 WEIGHTS_FILE, CARD_FILE = "heads.safetensors", "describer.json"
@@ -106,6 +108,7 @@ class HeadsCard(_Frozen):
             "weight": (self.landmarks, outputs),
             "mean": (outputs,),
             "gain": (outputs,),
+            "genre.breadth": (len(self.genres),),
             "genre.place": (len(self.genres), 2),
             "genre.precision": (len(self.genres), 2, 2),
             "minor.weight": (len(self.genres) + 1,),
@@ -133,7 +136,7 @@ class Heads:
         means = dict(zip(self.card.columns(), np.split(self.tensors["mean"], self._ends), strict=True))
         means["affect"] = np.zeros_like(means["affect"])
         named = {name: values + means[name] for name, values in named.items()}
-        named["genre"] += AGREEMENT * self._agreement(named["affect"])
+        named["genre"] += AGREEMENT * self._agreement(named["affect"]) + BREADTH * self.tensors["genre.breadth"]
         return named
 
     def _agreement(self, affect: Vectors) -> Vectors:

@@ -28,7 +28,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def plan() -> dict[str, list[synthesize.Assignment]]:
-    return synthesize.plan(tables.load(SOURCE), per_genre=200, seed=0)
+    return synthesize.plan(tables.load(SOURCE), per_genre=180, seed=0)
 
 
 @pytest.mark.parametrize("split", SPLITS)

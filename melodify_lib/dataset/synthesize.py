@@ -46,7 +46,7 @@ def build(
     source: Path,
     out: Path,
     *,
-    per_genre: int = 200,
+    per_genre: int = 180,
     seed: int = 0,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> DatasetSummary:

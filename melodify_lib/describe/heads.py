@@ -10,8 +10,9 @@ in dual variables"), over their norm, plus the output's mean. Without the norm, 
 like none of the landmarks would get the mean of everything: all its music would be moderate.
 
 columns   outputs                                   meaning
-genre     genres                                    share; less where the genre's affect is another,
-                                                    more for a genre that goes with many pictures
+genre     genres                                    share; less where the genre's affect is another, more
+                                                    where the caption reads like what is said of its
+                                                    pictures, and for a genre that goes with many
 affect    valence, arousal                          of the first mood, on `melodify_lib.moods`' circumplex
 moods     words                                     share
 keywords  words                                     share
@@ -47,7 +48,8 @@ if TYPE_CHECKING:
 
 SHARPNESS = 10.0  # a caption whose cosine is 0.1 higher counts exp(1) = 2.7 times
 AGREEMENT = 0.06  # share that a genre loses for each unit of its disagreement with the affect
-BREADTH = 0.2  # share that a genre gains for each e-fold of different pictures that it goes with
+CONTRAST = 0.6  # share that a genre gains where the caption reads like what is said of its pictures (mean cosine)
+BREADTH = 0.3  # share that a genre gains for each e-fold of different pictures that it goes with
 _STEPS_IN_ONE = 400  # landmarks are kept as int8; no component of a unit sentence vector passes 0.3
 
 WEIGHTS_FILE, CARD_FILE = "heads.safetensors", "describer.json"
@@ -108,6 +110,7 @@ class HeadsCard(_Frozen):
             "weight": (self.landmarks, outputs),
             "mean": (outputs,),
             "gain": (outputs,),
+            "genre.says": (len(self.genres), WIDTH),
             "genre.breadth": (len(self.genres),),
             "genre.place": (len(self.genres), 2),
             "genre.precision": (len(self.genres), 2, 2),
@@ -127,16 +130,17 @@ class Heads:
     def __call__(self, vectors: Vectors) -> dict[str, Vectors]:
         """Outputs ``[n, columns]`` for embeddings ``[n, 384]``.
 
-        The middle of ``affect`` is put at (0, 0): how bright and lively the dataset's pictures are
-        on average says nothing of other people's.
+        The middle of arousal is put at 0, the middle of every genre's tempos: how lively the dataset's
+        pictures are on average says nothing of other people's.
         """
         alike = kernel(vectors, self.tensors["landmarks"])
         outputs = alike @ self.tensors["weight"] / norm(alike) * self.tensors["gain"]
         named = dict(zip(self.card.columns(), np.split(outputs, self._ends, axis=1), strict=True))
         means = dict(zip(self.card.columns(), np.split(self.tensors["mean"], self._ends), strict=True))
-        means["affect"] = np.zeros_like(means["affect"])
+        means["affect"] = means["affect"] * np.array([1, 0], np.float32)
         named = {name: values + means[name] for name, values in named.items()}
-        named["genre"] += AGREEMENT * self._agreement(named["affect"]) + BREADTH * self.tensors["genre.breadth"]
+        named["genre"] += AGREEMENT * self._agreement(named["affect"])
+        named["genre"] += BREADTH * self.tensors["genre.breadth"] + CONTRAST * vectors @ self.tensors["genre.says"].T
         return named
 
     def _agreement(self, affect: Vectors) -> Vectors:

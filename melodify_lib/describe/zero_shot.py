@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
     Vectors = npt.NDArray[np.float32]
 
+_TABLE: Any = read_yaml(Path(__file__).with_suffix(".yaml"))
+SAYS: dict[str, list[str]] = {genre: row["says"] for genre, row in _TABLE.items()}
+"""What one would say of pictures that a genre goes with."""
 _MOODS_SAID = 3
 _VALENCE_TO_MODE = 6.0  # log-odds of major for a valence of 1, as the offline teacher has it
 
@@ -64,7 +67,7 @@ class ZeroShotDescriber:
     def _description(self, caption: Caption, vector: Vectors, genre: str | None) -> MusicDescription:
         of_genres, of_moods = self._anchors
         name = genre or GENRES[int(np.argmax([(sentences @ vector).max() for sentences in of_genres]))]
-        row = self._table[name]
+        row = _TABLE[name]
         ranked = np.argsort(-(of_moods @ vector), kind="stable")
         moods = tuple(list(MOODS)[index] for index in ranked[:_MOODS_SAID])
         valence, arousal = affect(moods)
@@ -85,9 +88,5 @@ class ZeroShotDescriber:
     @cached_property
     def _anchors(self) -> tuple[list[Vectors], Vectors]:
         """Unit vectors of each genre's sentences, and of a sentence for each mood word ``[moods, 384]``."""
-        of_genres = [embed(self._table[genre]["says"]) for genre in GENRES]
+        of_genres = [embed(SAYS[genre]) for genre in GENRES]
         return of_genres, embed([f"a {mood} picture that feels {mood}" for mood in MOODS])
-
-    @cached_property
-    def _table(self) -> Any:
-        return read_yaml(Path(__file__).with_suffix(".yaml"))

@@ -524,10 +524,12 @@ def _print_statistics(stats: Statistics) -> None:
 def _print_evaluation(evaluation: Evaluation, metrics: dict[str, str]) -> None:
     table = Table(box=None, pad_edge=False)
     for name in ("", *evaluation.scores, "what it is"):
-        table.add_column(name, no_wrap=name != "what it is")
+        table.add_column(name, no_wrap=name != "what it is", overflow="fold")
     for metric, meaning in metrics.items():
+        digits = 1 if metric == "bpm error" else 2
         figures = [evaluation.figure(name, metric) for name in evaluation.scores]
-        table.add_row(metric, *(f"{one.value:.3g} [{one.low:.3g}, {one.high:.3g}]" for one in figures), meaning)
+        cells = [f"{one.value:.{digits}f} [{one.low:.{digits}f}, {one.high:.{digits}f}]" for one in figures]
+        table.add_row(metric, *cells, meaning if out.width >= 120 else "")
     out.print(table)
     table = Table(box=None, pad_edge=False)
     for name in ("acceptable of answers", *evaluation.genres):

@@ -54,14 +54,14 @@ class InstrumentRow(_Row):
 class SceneRow(_Row):
     """One picture: what it shows, and which genres a person would play to it in which mood.
 
-    `caption` says the same in other words, as a whole caption that no pattern gave its shape.
+    `captions` say the same in other words, as whole captions that no pattern gave their shape.
     """
 
     subject: str
     detail: str = ""
     light: str = ""
     keywords: tuple[str, ...] = ()
-    caption: str = ""
+    captions: tuple[str, ...] = ()
     music: dict[str, Genres]
 
     @property
@@ -188,6 +188,6 @@ def _check_references(tables: Tables, source: Path) -> None:
         require([scene.light], tables.captions.light, "light", "scenes")
         require(scene.music, MOODS, "mood", "scenes")
     doubled = [name for name, count in Counter(scene.name for scene in tables.scenes).items() if count > 1]
-    doubled += [text for text, count in Counter(one.caption for one in tables.scenes).items() if text and count > 1]
+    doubled += [text for text, count in Counter(text for one in tables.scenes for text in one.captions).items() if count > 1]
     if doubled:
         raise DatasetError(f"{source / 'scenes'}: {doubled[0]!r} stands there twice")

@@ -38,6 +38,8 @@ RETOLD = 0.75
 """Cosine above which two captions of a genre count as tellings of one picture."""
 AFFECT_NOISE = 0.28
 """Standard deviation by which a caption's valence and arousal are misread."""
+PRIOR_EXAMPLES = 5
+"""Examples of no genre in particular that each genre's place on the circumplex is mixed with."""
 MAX_LANDMARKS = 4000
 """Captions that a new one is compared with: all of a smaller file, every n-th of a larger (Smola & Schoelkopf 2000)."""
 SHARES = (0.125, 0.25, 0.5, 1.0)
@@ -303,20 +305,25 @@ def _breadths(vectors: Vectors, targets: _Targets, card: HeadsCard) -> Matrix:
     breadths = []
     for row in range(len(card.genres)):
         own = vectors[targets.genre == row]
-        breadths.append((1 / ((own @ own.T) > RETOLD).sum(axis=1)).sum())
+        breadths.append(max((1 / ((own @ own.T) > RETOLD).sum(axis=1)).sum(), 1.0))
     return np.asarray(np.log(np.array(breadths) / np.mean(breadths)))
 
 
 def _places(targets: _Targets, card: HeadsCard) -> dict[str, Matrix]:
-    """Where each genre's examples lie on the circumplex, as `Heads` says it: mean, and inverse covariance."""
+    """Where each genre's examples lie on the circumplex, as `Heads` says it: mean, and inverse covariance.
+
+    A genre with few examples lies near where all examples lie: a prior of `PRIOR_EXAMPLES` of them.
+    """
     affects = targets.affect - [0, targets.affect[:, 1].mean()]
-    genres = range(len(card.genres))
-    of_genres = [affects[targets.genre == row] for row in genres]
-    spreads = [np.cov(rows.T, bias=True) + AFFECT_NOISE**2 * np.eye(2) for rows in of_genres]
-    return {
-        "genre.place": np.stack([rows.mean(axis=0) for rows in of_genres]),
-        "genre.precision": np.linalg.inv(np.stack(spreads)),
-    }
+    everywhere, spread = affects.mean(axis=0), np.cov(affects.T, bias=True)
+    means, spreads = [], []
+    for row in range(len(card.genres)):
+        own = affects[targets.genre == row]
+        count = len(own) + PRIOR_EXAMPLES
+        mean = (own.sum(axis=0) + PRIOR_EXAMPLES * everywhere) / count
+        means.append(mean)
+        spreads.append(((own - mean).T @ (own - mean) + PRIOR_EXAMPLES * spread) / count + AFFECT_NOISE**2 * np.eye(2))
+    return {"genre.place": np.stack(means), "genre.precision": np.linalg.inv(np.stack(spreads))}
 
 
 def _followers(targets: _Targets, card: HeadsCard) -> dict[str, Matrix]:

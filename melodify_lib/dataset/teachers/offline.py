@@ -34,8 +34,8 @@ def write(choice: Choice, tables: Tables, seed: str) -> Example:
 
 def _caption(choice: Choice, tables: Tables, chance: random.Random) -> str:
     table, scene = tables.captions, choice.scene
-    if scene.caption and chance.random() < table.own:
-        return scene.caption
+    if scene.captions and chance.random() < table.own:
+        return chance.choice(scene.captions)
     kind = chance.choices(list(table.share), weights=list(table.share.values()))[0]
     light, feel = table.light[scene.light], table.moods[choice.mood]
     # The classifier speaks in the vocabulary of `melodify_lib.moods`; people have more words.

@@ -211,15 +211,39 @@ def dataset_build(
     source: Source = Path("data/generate_jsonl"),
     out_dir: Annotated[Path, typer.Option("--out", "-o", help="Folder for the three splits.")] = Path("runs/dataset"),
     per_genre: Annotated[int | None, typer.Option(help="Examples a genre, all splits together.")] = None,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 0,
+    seed: Annotated[int, typer.Option(help="Another seed, another choice of scenes; offline, the same bytes.")] = 0,
+    teacher: Annotated[
+        str, typer.Option(help="Who writes: offline (tables and a grammar, free), openai or gemini (paid).")
+    ] = "offline",
+    budget: Annotated[
+        float | None, typer.Option(help="Dollars that a paid teacher may spend in this folder, runs before included.")
+    ] = None,
+    rate: Annotated[float, typer.Option(min=0.1, help="Requests a minute to a paid teacher, at most.")] = 300,
 ) -> None:
-    """Write train, validation and test splits with the offline teacher."""
+    """Write train, validation and test splits.
+
+    A paid teacher first says what it would cost, and stops before it passes the budget. Its answers are kept in
+    answers.journal: the same command takes up where a run was stopped, and pays for nothing twice.
+    """
     from melodify_lib import dataset
 
+    options: dict[str, Any] = {} if per_genre is None else {"per_genre": per_genre}
     with _progress("Writing") as on_progress:
-        options = {} if per_genre is None else {"per_genre": per_genre}
-        summary = dataset.build(source, out_dir, seed=seed, on_progress=on_progress, **options)
-    _print_table(_plain(summary))
+        summary = dataset.build(
+            source,
+            out_dir,
+            seed=seed,
+            teacher=teacher,
+            budget=budget,
+            rate=rate,
+            on_estimate=lambda estimate: err.print(Text(_printable(estimate))),
+            on_progress=on_progress,
+            **options,
+        )
+    rows = _plain(summary)
+    dropped = ", ".join(f"{count:,} for {why}" for why, count in rows.pop("dropped").items())
+    spent = rows.pop("spent")
+    _print_table(rows if teacher == "offline" else {**rows, "dropped": dropped or "none", "spent": f"${spent:.4f}"})
 
 
 @dataset_app.command("check")

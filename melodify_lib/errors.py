@@ -72,7 +72,16 @@ class BudgetError(MelodifyError):
 
 
 class CloudError(MelodifyError):
-    """A cloud service refused, failed, or did not answer in time; the message names it and says what to do."""
+    """A cloud service refused, failed, or did not answer in time; the message names it and says what to do.
+
+    `status` is the HTTP status, None when no answer arrived; `retry_after` is in seconds, where the
+    service named a time.
+    """
+
+    def __init__(self, message: str, *, status: int | None = None, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.retry_after = retry_after
 
 
 class StoreError(MelodifyError):

@@ -44,6 +44,7 @@ class Settings(BaseSettings):
     bucket: str = Field("", description="Cloud Storage bucket for datasets and songs, without gs://")
     gemini_model: str = Field("gemini-3.5-flash-lite", description="Gemini that is tuned, and that teaches")
     openai_model: str = Field("gpt-5-mini", description="OpenAI model that teaches")
+    prices: Path | None = Field(None, description="price table for estimates and budgets; the shipped one if unset")
     openai_api_key: SecretStr | None = Field(None, description="key of OpenAI; OPENAI_API_KEY if unset")
     access_token: SecretStr | None = Field(
         None, description="Google OAuth token; Application Default Credentials if unset"

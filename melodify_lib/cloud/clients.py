@@ -6,9 +6,12 @@ settings alone, so the same code reaches a public service or one on this machine
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from melodify_lib.errors import MissingDependencyError, PaidError, SettingsError
+from melodify_lib.errors import CloudError, MissingDependencyError, PaidError, SettingsError
 
 if TYPE_CHECKING:
     from google import genai
@@ -22,29 +25,30 @@ TIMEOUT_S = 60.0
 """How long one request may take."""
 RETRIES = 4
 """How often a request is sent again after 408, 429 or 5xx, with growing pauses or as Retry-After says."""
-_EXTRA = "the cloud needs an extra: pip install 'melodify[cloud]'"
+EXTRA = "the cloud needs an extra: pip install 'melodify[cloud]'"
+_KEY = re.compile(r"\b(?:sk-|ya29\.|AIza)[\w*.-]+")
 
 
-def openai(settings: Settings) -> AsyncOpenAI:
+def openai(settings: Settings, *, retries: int = RETRIES) -> AsyncOpenAI:
     """OpenAI's client. Raises `PaidError`, or `SettingsError` where the key is missing."""
     _require_paid(settings, f"OpenAI ({settings.openai_model})")
     try:
         from openai import AsyncOpenAI, OpenAIError
     except ModuleNotFoundError as error:
-        raise MissingDependencyError(_EXTRA) from error
+        raise MissingDependencyError(EXTRA) from error
     key = settings.openai_api_key
     try:
         return AsyncOpenAI(
             api_key=key.get_secret_value() if key else None,
             base_url=settings.openai_base_url,
             timeout=TIMEOUT_S,
-            max_retries=RETRIES,
+            max_retries=retries,
         )
     except OpenAIError:
         raise SettingsError("no key for OpenAI: set OPENAI_API_KEY or MELODIFY_OPENAI_API_KEY") from None
 
 
-def gemini(settings: Settings) -> genai.Client:
+def gemini(settings: Settings, *, retries: int = RETRIES) -> genai.Client:
     """The client of Gemini on Vertex AI. Raises `PaidError`, or `SettingsError` where the project is missing."""
     _require_paid(settings, f"Gemini on Vertex AI ({settings.gemini_model})")
     project = _project(settings)
@@ -52,7 +56,7 @@ def gemini(settings: Settings) -> genai.Client:
         from google import genai
         from google.genai import types
     except ModuleNotFoundError as error:
-        raise MissingDependencyError(_EXTRA) from error
+        raise MissingDependencyError(EXTRA) from error
     return genai.Client(
         vertexai=True,
         project=project,
@@ -62,7 +66,7 @@ def gemini(settings: Settings) -> genai.Client:
             base_url=settings.vertex_base_url,
             api_version="v1",
             timeout=int(TIMEOUT_S * 1000),
-            retry_options=types.HttpRetryOptions(attempts=RETRIES + 1),
+            retry_options=types.HttpRetryOptions(attempts=retries + 1),
         ),
     )
 
@@ -74,9 +78,72 @@ def storage_client(settings: Settings) -> storage.Client:
     try:
         from google.cloud import storage
     except ModuleNotFoundError as error:
-        raise MissingDependencyError(_EXTRA) from error
+        raise MissingDependencyError(EXTRA) from error
     options = {"api_endpoint": settings.gcs_base_url} if settings.gcs_base_url else None
     return storage.Client(project=project, credentials=_credentials(settings), client_options=options)
+
+
+@contextmanager
+def openai_errors(settings: Settings) -> Iterator[None]:
+    """Whatever OpenAI's client raises inside, as `CloudError`; no key is in its message."""
+    from openai import APIConnectionError, APIStatusError, OpenAIError
+
+    try:
+        yield
+    except APIConnectionError as error:  # a timeout is one too
+        raise CloudError(f"OpenAI did not answer: {error.message} Check the network and openai_base_url") from None
+    except APIStatusError as error:
+        if error.code == "insufficient_quota":  # a 429 that no waiting mends
+            raise CloudError("OpenAI says that the account's quota is used up; check its plan", status=402) from None
+        message = error.body.get("message") if isinstance(error.body, Mapping) else None
+        raise _refusal("OpenAI", error.status_code, message, error.response.headers, settings) from None
+    except OpenAIError as error:
+        raise CloudError(f"OpenAI's answer cannot be read ({type(error).__name__})") from None
+
+
+@contextmanager
+def google_errors(settings: Settings, service: str = "Vertex AI") -> Iterator[None]:
+    """Whatever the Gemini and Cloud Storage clients raise inside, as `CloudError`; no token is in its message."""
+    import httpx
+    import requests
+    from google.api_core.exceptions import GoogleAPICallError, RetryError
+    from google.auth.exceptions import GoogleAuthError
+    from google.genai.errors import APIError
+
+    try:
+        yield
+    except GoogleAuthError as error:
+        raise CloudError(
+            f"{service}: no valid credentials ({type(error).__name__}); run `gcloud auth application-default login`",
+            status=401,
+        ) from None
+    except APIError as error:
+        headers = getattr(error.response, "headers", None) or {}
+        raise _refusal(service, error.code, error.message, headers, settings) from None
+    except GoogleAPICallError as error:
+        raise _refusal(service, int(error.code or 500), error.message, {}, settings) from None
+    except (httpx.TransportError, requests.RequestException, RetryError) as error:
+        raise CloudError(f"{service} did not answer ({type(error).__name__}); check the network") from None
+
+
+def _refusal(
+    service: str, status: int, message: str | None, headers: Mapping[str, str], settings: Settings
+) -> CloudError:
+    if status in (401, 403):  # their texts may repeat the key
+        what = f"{service} refused the credentials ({status}); check the key, the project and their permissions"
+    else:
+        said = redact(" ".join(str(message or "no reason given").split())[:300], settings)
+        what = f"{service} answered {status}: {said}"
+    pause = headers.get("retry-after", "")
+    return CloudError(what, status=status, retry_after=float(pause) if pause.replace(".", "", 1).isdigit() else None)
+
+
+def redact(text: str, settings: Settings) -> str:
+    """`text` without the keys of the settings, or what looks like one."""
+    for secret in (settings.openai_api_key, settings.access_token):
+        if secret is not None and secret.get_secret_value():
+            text = text.replace(secret.get_secret_value(), "[key]")
+    return _KEY.sub("[key]", text)
 
 
 def _require_paid(settings: Settings, what: str) -> None:

@@ -1,4 +1,7 @@
-"""Builds the dataset: balanced over genres, every text distinct, no scene on two sides of the split."""
+"""Builds the dataset: balanced over genres, every text distinct, no scene on two sides of the split.
+
+Who writes the examples is a teacher's name: `offline` needs nothing, `openai` and `gemini` are paid.
+"""
 
 from __future__ import annotations
 
@@ -7,23 +10,29 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
-from melodify_lib.dataset.form import Example, to_line
+from melodify_lib.dataset import teachers
+from melodify_lib.dataset.form import to_line
 from melodify_lib.dataset.tables import Choice, Tables, choices, load
-from melodify_lib.dataset.teachers import offline
+from melodify_lib.dataset.teachers import Assignment, Estimate, Terms
 from melodify_lib.errors import DatasetError
 from melodify_lib.genres import Genre
 from melodify_lib.nouns import sha256
+from melodify_lib.settings import Settings
 
 SPLITS: Mapping[str, float] = {"train": 0.8, "validation": 0.1, "test": 0.1}
-_ATTEMPTS = 40
 
 
 @dataclass(frozen=True)
 class DatasetSummary:
-    """What was built: the folder, examples in each split, scenes behind them, hash of the training file."""
+    """What was built: the folder, examples in each split, scenes behind them, hash of the training file.
+
+    `dropped` counts the assignments that got no usable answer, by reason; `spent` is what the folder's
+    examples cost in dollars.
+    """
 
     folder: Path
     train: int
@@ -32,14 +41,8 @@ class DatasetSummary:
     scenes: int
     genres: int
     train_sha256: str
-
-
-@dataclass(frozen=True)
-class Assignment:
-    """What a teacher is asked for: an example of `choice`; `seed` tells it from others of the same choice."""
-
-    choice: Choice
-    seed: str
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    spent: float = 0.0
 
 
 def build(
@@ -48,34 +51,46 @@ def build(
     *,
     per_genre: int = 180,
     seed: int = 0,
+    teacher: str = "offline",
+    settings: Settings | None = None,
+    budget: float | None = None,
+    rate: float = Terms.rate,
+    on_estimate: Callable[[Estimate], None] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> DatasetSummary:
     """Write ``train.jsonl``, ``validation.jsonl`` and ``test.jsonl`` into `out`, all or none.
 
-    `source` holds the tables, `per_genre` counts a genre's examples in all three files together;
-    the same arguments give the same bytes. `on_progress` is called with examples done and in all.
+    `source` holds the tables, `per_genre` counts a genre's examples in all three files together; with
+    the offline teacher the same arguments give the same bytes. `on_progress` is called with examples
+    done and in all.
+
+    A paid teacher asks `rate` times a minute at most, and spends no more than `budget` dollars;
+    `on_estimate` is called before anything is sent. Its answers are kept in ``answers.journal`` in
+    `out`: the same call takes up where an earlier one was stopped. Raises `PaidError` or
+    `BudgetError` where it may not spend, `CloudError` where its service fails.
     """
     tables = load(source)
     splits = plan(tables, per_genre=per_genre, seed=seed)
-    total = sum(map(len, splits.values()))
-    seen: set[str] = set()
-    texts: dict[str, str] = {}
-    done = 0
+    hired = teachers.teacher(teacher, settings or Settings.load(), Terms(out, budget, rate, on_estimate))
+    taught = hired.teach([one for assignments in splits.values() for one in assignments], tables, on_progress)
+    answers = iter(taught.examples)
+    lines, scenes = {}, set()
     for name, assignments in splits.items():
-        lines = []
-        for assignment in assignments:
-            lines.append(to_line(_distinct(assignment, tables, seen)) + "\n")
-            done += 1
-            if on_progress is not None:
-                on_progress(done, total)
-        texts[name] = "".join(lines)
-    _write(out, {f"{name}.jsonl": text.encode() for name, text in texts.items()})
+        pairs = list(zip(assignments, islice(answers, len(assignments)), strict=True))
+        lines[name] = [to_line(example) for _, example in pairs if example is not None]
+        scenes |= {assignment.choice.scene.name for assignment, example in pairs if example is not None}
+        if not lines[name]:
+            raise DatasetError(f"no answer for the {name} split was usable ({dict(taught.dropped)}); try another model")
+    contents = {f"{name}.jsonl": "".join(f"{line}\n" for line in of_split).encode() for name, of_split in lines.items()}
+    _write(out, contents)
     return DatasetSummary(
         folder=out,
-        **{name: len(assignments) for name, assignments in splits.items()},
-        scenes=len({one.choice.scene.name for assignments in splits.values() for one in assignments}),
+        **{name: len(of_split) for name, of_split in lines.items()},
+        scenes=len(scenes),
         genres=len(tables.genres),
-        train_sha256=sha256(texts["train"].encode()),
+        train_sha256=sha256(contents["train.jsonl"]),
+        dropped=taught.dropped,
+        spent=taught.spent,
     )
 
 
@@ -151,18 +166,6 @@ def _assign(tables: Tables, scenes: set[str], count: int, seed: int) -> list[Ass
             told[choice.scene.name] += 1
             assignments.append(Assignment(choice, f"{seed} {index // len(ranked)}"))
     return assignments
-
-
-def _distinct(assignment: Assignment, tables: Tables, seen: set[str]) -> Example:
-    """An example whose caption and description nobody has had before."""
-    for attempt in range(_ATTEMPTS):
-        example = offline.write(assignment.choice, tables, f"{assignment.seed} {attempt}")
-        texts = {example.caption, example.description.description}
-        if not texts & seen:
-            seen |= texts
-            return example
-    name = assignment.choice.scene.name
-    raise DatasetError(f"the grammar cannot word {name!r} in {_ATTEMPTS} ways; add patterns or scenes")
 
 
 def _write(folder: Path, contents: dict[str, bytes]) -> None:

@@ -9,19 +9,58 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from melodify_lib.dataset.form import Example
 from melodify_lib.dataset.tables import Choice, Tables
+from melodify_lib.dataset.teachers import Assignment, Progress, Taught, Terms
 from melodify_lib.describe import prose
+from melodify_lib.errors import DatasetError
 from melodify_lib.moods import MOODS
 from melodify_lib.nouns import MusicDescription
 
+if TYPE_CHECKING:
+    from melodify_lib.settings import Settings
+
+_ATTEMPTS = 40
 _TONICS: dict[str, tuple[str, ...]] = {
     "major": ("C", "D", "Eb", "E", "F", "G", "A", "Bb"),
     "minor": ("C", "C#", "D", "E", "F#", "G", "A", "B"),
 }
 _GUITAR_TONICS = {"major": ("C", "D", "E", "G", "A"), "minor": ("D", "E", "F#", "A", "B")}
 _GUITAR_GENRES = ("rock", "country", "blues", "folk", "metal")  # open strings decide their keys
+
+
+def from_settings(settings: Settings, terms: Terms) -> OfflineTeacher:
+    """The offline teacher; it costs nothing, so it needs no settings and no terms."""
+    return OfflineTeacher()
+
+
+class OfflineTeacher:
+    """Words every assignment until nobody has said the same before."""
+
+    def teach(self, assignments: Sequence[Assignment], tables: Tables, on_progress: Progress | None = None) -> Taught:
+        """An example for each assignment. Raises `DatasetError` where the grammar has no other way to say it."""
+        seen: set[str] = set()
+        examples: list[Example | None] = []
+        for done, assignment in enumerate(assignments, start=1):
+            examples.append(_distinct(assignment, tables, seen))
+            if on_progress is not None:
+                on_progress(done, len(assignments))
+        return Taught(examples)
+
+
+def _distinct(assignment: Assignment, tables: Tables, seen: set[str]) -> Example:
+    """An example whose caption and description nobody has had before."""
+    for attempt in range(_ATTEMPTS):
+        example = write(assignment.choice, tables, f"{assignment.seed} {attempt}")
+        texts = {example.caption, example.description.description}
+        if not texts & seen:
+            seen |= texts
+            return example
+    name = assignment.choice.scene.name
+    raise DatasetError(f"the grammar cannot word {name!r} in {_ATTEMPTS} ways; add patterns or scenes")
 
 
 def write(choice: Choice, tables: Tables, seed: str) -> Example:

@@ -1,0 +1,83 @@
+"""What models cost, from a table with dates and sources: ``prices.yaml``, or one's own.
+
+An estimate is made before anything is sent, and a budget is held against it; neither is a bill.
+"""
+
+from __future__ import annotations
+
+from datetime import date
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from melodify_lib.errors import BudgetError, SettingsError
+from melodify_lib.nouns import first_problem
+from melodify_lib.tables import read_yaml
+
+if TYPE_CHECKING:
+    from melodify_lib.settings import Settings
+
+SHIPPED = Path(__file__).with_name("prices.yaml")
+BYTES_A_TOKEN = 4
+"""Of English text, on average; no tokenizer needs more tokens than there are bytes."""
+
+Dollars = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Price(BaseModel):
+    """Dollars for a million tokens asked, answered and tuned on; when and where that was looked up.
+
+    `thinking` is the least that a model can be told to think, in its service's own word.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    input: Dollars
+    output: Dollars
+    tuning: Dollars | None = None
+    thinking: str | None = None
+    checked: date
+    source: str
+
+    def of(self, input_tokens: float, output_tokens: float) -> float:
+        """Dollars for so many tokens."""
+        return (input_tokens * self.input + output_tokens * self.output) / 1e6
+
+
+def price(model: str, settings: Settings) -> Price:
+    """The row of `model`. Raises `SettingsError`, naming the table, when there is none."""
+    path = settings.prices or SHIPPED
+    rows = _read(path)
+    if model not in rows:
+        raise SettingsError(
+            f"no price for {model!r} in {path}, which has {', '.join(rows)}: look it up and add a row, "
+            "or name a table of your own in MELODIFY_PRICES"
+        )
+    return rows[model]
+
+
+def require_budget(what: str, dollars: float, budget: float | None, spent: float = 0.0) -> float:
+    """The budget in dollars. Raises `BudgetError` when there is none, or the estimate of `what` does not fit in it."""
+    before = f", after ${spent:.2f} that was spent before" if spent else ""
+    if budget is None:
+        raise BudgetError(f"{what} would cost about ${dollars:.2f}{before}; say what it may cost: --budget DOLLARS")
+    if spent + dollars > budget:
+        raise BudgetError(
+            f"{what} would cost about ${dollars:.2f}{before}; the budget is ${budget:.2f}: raise --budget"
+        )
+    return budget
+
+
+@cache
+def _read(path: Path) -> dict[str, Price]:
+    try:
+        return TypeAdapter(dict[str, Price]).validate_python(read_yaml(path))
+    except OSError as error:
+        raise SettingsError(f"cannot read the price table {path}: {error.strerror or error}") from error
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    except ValidationError as error:
+        raise SettingsError(f"{path}: {first_problem(error)}") from None

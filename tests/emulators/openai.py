@@ -1,0 +1,115 @@
+"""OpenAI's Responses API as far as Melodify uses it: structured output, refusals, truncation, usage."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+import jsonschema
+from openai.types.responses import Response
+from openai.types.responses.response_create_params import ResponseCreateParamsNonStreaming
+from pydantic import TypeAdapter, ValidationError
+
+from emulators.server import Emulator, Refused, Reply, Request, route
+
+_PARAMS = TypeAdapter(ResponseCreateParamsNonStreaming)
+
+
+class OpenAIEmulator(Emulator):
+    """`respond` is the model: question → answer, a JSON value or, for what is not JSON, a text."""
+
+    def __init__(self, respond: Callable[[str], Any], key: str) -> None:
+        self.respond = respond
+        self.key = key
+        self._ids = itertools.count(1)
+        super().__init__()
+
+    @property
+    def base_url(self) -> str:
+        return f"{self.url}/openai/v1"
+
+    def error(self, status: int, message: str) -> Any:
+        kind = "invalid_request_error" if status < 500 else "server_error"
+        return {"error": {"message": message, "type": kind, "param": None, "code": None}}
+
+    @route("POST", r"/openai/v1/responses")
+    def responses(self, request: Request) -> Any:
+        if request.headers.get("authorization") != f"Bearer {self.key}":
+            raise Refused(401, f"Incorrect API key provided: {request.headers.get('authorization')}")
+        body = request.body
+        try:
+            known = _PARAMS.validate_python(body, strict=True)
+        except ValidationError as error:
+            raise Refused(400, f"Invalid request: {error.errors()[0]['loc']} {error.errors()[0]['msg']}") from None
+        if known != body:  # a typed dict drops what it does not know
+            raise Refused(400, f"Unknown parameter in {sorted(body)}")
+        form = body.get("text", {}).get("format", {})
+        if form.get("type") != "json_schema" or not form.get("strict"):
+            raise Refused(400, "this emulator serves structured output only: text.format json_schema, strict")
+        _check_strict(form["schema"])
+        return self.response(body, self.respond(body["input"]), form["schema"])
+
+    def response(self, body: dict[str, Any], answer: Any, schema: dict[str, Any]) -> dict[str, Any]:
+        """A response in the API's form; `answer` is cut off where it is longer than what was allowed."""
+        if isinstance(answer, dict):
+            jsonschema.validate(answer, schema)
+        text = answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)
+        asked = len(body["instructions"] + body["input"] + json.dumps(schema)) // 4
+        most = body["max_output_tokens"]
+        cut = len(text) // 4 > most
+        return self._whole(
+            body,
+            {"type": "output_text", "text": text[: 4 * most], "annotations": []},
+            asked,
+            len(text[: 4 * most]) // 4,
+            cut,
+        )
+
+    def refusal(self, request: Request) -> Reply:
+        """The model refuses; that is billed too."""
+        return Reply(
+            self._whole(request.body, {"type": "refusal", "refusal": "I cannot help with that."}, 300, 10, False)
+        )
+
+    def _whole(
+        self, body: dict[str, Any], part: dict[str, Any], asked: int, answered: int, cut: bool
+    ) -> dict[str, Any]:
+        status = "incomplete" if cut else "completed"
+        number = next(self._ids)
+        response = Response.model_validate(
+            {
+                "id": f"resp_{number}",
+                "object": "response",
+                "created_at": 1,
+                "status": status,
+                "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
+                "model": body["model"],
+                "parallel_tool_calls": True,
+                "tool_choice": "auto",
+                "tools": [],
+                "output": [
+                    {"id": f"msg_{number}", "type": "message", "role": "assistant", "status": status, "content": [part]}
+                ],
+                "usage": {
+                    "input_tokens": asked,
+                    "output_tokens": answered,
+                    "total_tokens": asked + answered,
+                    "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
+                    "output_tokens_details": {"reasoning_tokens": 0},
+                },
+            }
+        )
+        return response.model_dump(mode="json", exclude_unset=True)
+
+
+def _check_strict(schema: dict[str, Any]) -> None:
+    """What strict structured output asks of a schema: closed objects, everything required."""
+    jsonschema.Draft202012Validator.check_schema(schema)
+    text = json.dumps(schema)
+    if re.search(r'"(minLength|maxLength|default|patternProperties)":', text):
+        raise Refused(400, "Invalid schema: keyword not permitted")
+    if schema.get("additionalProperties") is not False or set(schema["required"]) != set(schema["properties"]):
+        raise Refused(400, "Invalid schema: additionalProperties must be false and everything required")

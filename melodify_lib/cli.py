@@ -178,17 +178,55 @@ def tune(
         "runs/describer"
     ),
     validation: Annotated[Path | None, typer.Option(help="A validation split, to report on.")] = None,
+    tuner: Annotated[
+        str | None, typer.Option(help="Who tunes: local (here, free) or vertex (Gemini, paid) (MELODIFY_TUNER).")
+    ] = None,
+    budget: Annotated[float | None, typer.Option(help="Dollars that tuning on Vertex may cost.")] = None,
+    epochs: Annotated[int, typer.Option(help="Vertex: how often the file is gone through.")] = 3,
+    learning_rate_multiplier: Annotated[float, typer.Option(help="Vertex: times the default learning rate.")] = 1.0,
+    adapter_size: Annotated[int, typer.Option(help="Vertex: 1, 2, 4, 8, 16 or 32; larger learns more.")] = 4,
     as_json: Json = False,
 ) -> None:
-    """Tune the local describer on a JSONL dataset."""
-    from melodify_lib.tuning.local import tune as tune_local
+    """Tune a describer on a JSONL dataset: the local one, or Gemini on Vertex AI.
 
+    Vertex first says what it would cost, and refuses what passes the budget. Ctrl-C cancels its job. A job whose
+    watching was cut off goes on: the same command takes it up again and pays for no second one. `melodify teardown`
+    deletes what it made.
+    """
+    from melodify_lib.settings import Settings
+    from melodify_lib.tuning import Plan
+    from melodify_lib.tuning import tuner as tuner_of
+
+    plan = Plan(
+        epochs=epochs,
+        learning_rate_multiplier=learning_rate_multiplier,
+        adapter_size=adapter_size,
+        budget=budget,
+        on_event=lambda text: err.print(Text(_printable(text))),
+    )
     with _progress("Tuning") as on_progress:
-        result = tune_local(train, out_dir, validation=validation, on_progress=on_progress)
+        chosen = tuner_of(Settings.load(tuner=tuner), plan)
+        result = chosen.tune(train, out_dir, validation=validation, on_progress=on_progress)
     if as_json:
         typer.echo(json.dumps({"out": str(out_dir), "seconds": round(result.seconds, 1), **result.metrics}))
     else:
         _print_table({"tuned describer": out_dir, "seconds": f"{result.seconds:.1f}", **result.metrics})
+
+
+@app.command()
+def teardown(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder that `tune --tuner vertex` wrote.")],
+) -> None:
+    """Delete what tuning on Vertex made: the endpoint, the model, the uploaded dataset."""
+    from melodify_lib.settings import Settings
+    from melodify_lib.tuning.teardown import teardown as tear_down
+
+    with _status("Deleting"):
+        deleted = tear_down(folder, Settings.load())
+    for name in deleted:
+        typer.echo(f"deleted {name}")
+    if not deleted:
+        typer.echo("everything was gone already")
 
 
 @app.command()
@@ -327,6 +365,8 @@ def evaluate_describer(
     from melodify_lib.evaluate.report import side_by_side, write
     from melodify_lib.settings import Settings
 
+    if describer == "gemini" and describer_model is None:
+        raise InputError("name the folder that `melodify tune --tuner vertex` wrote: --describer-model FOLDER")
     with _progress("Asking") as on_progress:
         settings = Settings.load(describer=describer, describer_model=describer_model)
         evaluation = side_by_side(settings, dataset_folder, ood, on_progress=on_progress)

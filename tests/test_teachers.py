@@ -102,10 +102,20 @@ def openai() -> Iterator[World]:
         yield made
 
 
-def once(fault: Fault, count: int = 1) -> Callable[[Request], Fault | None]:
-    """The fault for the first `count` requests."""
-    left = iter([fault] * count)
-    return lambda request: next(left, None)
+def once(fault: Fault, count: int) -> Callable[[Request], Fault | None]:
+    """The fault for `count` questions, each when it is asked for the first time."""
+    seen: set[str] = set()
+    lock = threading.Lock()
+
+    def choose(request: Request) -> Fault | None:
+        with lock:
+            body = json.dumps(request.body)
+            if body in seen or len(seen) == count:
+                return None
+            seen.add(body)
+            return fault
+
+    return choose
 
 
 def records(folder: Path) -> list[dict[str, Any]]:
@@ -148,7 +158,7 @@ def test_a_finished_build_is_done_again_for_nothing(world: World, tmp_path: Path
     first = world.build(tmp_path)
     before = {split: (tmp_path / f"{split}.jsonl").read_bytes() for split in SPLITS}
     asked = len(world.emulator.log)
-    assert world.build(tmp_path, budget=first.spent + 0.0001) == first
+    assert world.build(tmp_path, budget=None) == first
     assert len(world.emulator.log) == asked
     assert {split: (tmp_path / f"{split}.jsonl").read_bytes() for split in SPLITS} == before
 
@@ -280,6 +290,15 @@ def test_lost_requests_count_at_their_most(world: World, tmp_path: Path, monkeyp
     assert costs + 4 * min(most) < taught.spent < costs + 6 * max(most)
     with open_journal(tmp_path) as opened:
         assert opened.spent == pytest.approx(taught.spent)
+
+
+def test_an_answer_that_is_no_json_at_all_is_lost_too(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paid, "FIRST_PAUSE_S", 0.0)
+    world.emulator.fault = once(Reply(b"<html>a proxy says hello</html>"), 3)
+    assert all(world.teach(tmp_path).examples)
+    assert sum("asked" in one for one in records(tmp_path)) == 40 + 3
 
 
 def test_a_request_that_hangs_is_given_up(openai: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,13 +9,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from json import JSONDecodeError
 from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
 
 from melodify_lib.errors import CloudError, MissingDependencyError, PaidError, SettingsError
 
 if TYPE_CHECKING:
     from google import genai
     from google.auth.credentials import Credentials
+    from google.auth.transport.requests import AuthorizedSession
     from google.cloud import storage
     from openai import AsyncOpenAI
 
@@ -24,12 +28,15 @@ if TYPE_CHECKING:
 TIMEOUT_S = 60.0
 """How long one request may take."""
 RETRIES = 4
-"""How often a request is sent again after 408, 429 or 5xx, with growing pauses or as Retry-After says."""
+"""How often a client sends a request again after 408, 429 or 5xx, with growing pauses.
+
+OpenAI's also keeps to Retry-After; Gemini's does not know it.
+"""
 EXTRA = "the cloud needs an extra: pip install 'melodify[cloud]'"
 _KEY = re.compile(r"\b(?:sk-|ya29\.|AIza)[\w*.-]+")
 
 
-def openai(settings: Settings, *, retries: int = RETRIES) -> AsyncOpenAI:
+def openai(settings: Settings, *, retries: int | None = None) -> AsyncOpenAI:
     """OpenAI's client. Raises `PaidError`, or `SettingsError` where the key is missing."""
     _require_paid(settings, f"OpenAI ({settings.openai_model})")
     try:
@@ -42,13 +49,13 @@ def openai(settings: Settings, *, retries: int = RETRIES) -> AsyncOpenAI:
             api_key=key.get_secret_value() if key else None,
             base_url=settings.openai_base_url,
             timeout=TIMEOUT_S,
-            max_retries=retries,
+            max_retries=RETRIES if retries is None else retries,
         )
     except OpenAIError:
         raise SettingsError("no key for OpenAI: set OPENAI_API_KEY or MELODIFY_OPENAI_API_KEY") from None
 
 
-def gemini(settings: Settings, *, retries: int = RETRIES) -> genai.Client:
+def gemini(settings: Settings, *, retries: int | None = None) -> genai.Client:
     """The client of Gemini on Vertex AI. Raises `PaidError`, or `SettingsError` where the project is missing."""
     _require_paid(settings, f"Gemini on Vertex AI ({settings.gemini_model})")
     project = _project(settings)
@@ -66,7 +73,7 @@ def gemini(settings: Settings, *, retries: int = RETRIES) -> genai.Client:
             base_url=settings.vertex_base_url,
             api_version="v1",
             timeout=int(TIMEOUT_S * 1000),
-            retry_options=types.HttpRetryOptions(attempts=retries + 1),
+            retry_options=types.HttpRetryOptions(attempts=1 + (RETRIES if retries is None else retries)),
         ),
     )
 
@@ -83,6 +90,20 @@ def storage_client(settings: Settings) -> storage.Client:
     return storage.Client(project=project, credentials=_credentials(settings), client_options=options)
 
 
+def session(settings: Settings) -> AuthorizedSession:
+    """For what no client of Vertex AI can do: HTTP requests with the right to do it. Raises `PaidError`."""
+    _require_paid(settings, "Vertex AI")
+    try:
+        import google.auth
+        from google.auth.transport.requests import AuthorizedSession
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(EXTRA) from error
+    credentials = _credentials(settings)
+    if credentials is None:
+        credentials, _ = google.auth.default(scopes=["https://www.googleapis.com/auth/cloud-platform"])
+    return AuthorizedSession(credentials)  # type: ignore[no-untyped-call]
+
+
 @contextmanager
 def openai_errors(settings: Settings) -> Iterator[None]:
     """Whatever OpenAI's client raises inside, as `CloudError`; no key is in its message."""
@@ -97,7 +118,7 @@ def openai_errors(settings: Settings) -> Iterator[None]:
             raise CloudError("OpenAI says that the account's quota is used up; check its plan", status=402) from None
         message = error.body.get("message") if isinstance(error.body, Mapping) else None
         raise _refusal("OpenAI", error.status_code, message, error.response.headers, settings) from None
-    except OpenAIError as error:
+    except (OpenAIError, JSONDecodeError) as error:
         raise CloudError(f"OpenAI's answer cannot be read ({type(error).__name__})") from None
 
 
@@ -108,7 +129,7 @@ def google_errors(settings: Settings, service: str = "Vertex AI") -> Iterator[No
     import requests
     from google.api_core.exceptions import GoogleAPICallError, RetryError
     from google.auth.exceptions import GoogleAuthError
-    from google.genai.errors import APIError
+    from google.genai.errors import APIError, UnknownApiResponseError
 
     try:
         yield
@@ -124,6 +145,8 @@ def google_errors(settings: Settings, service: str = "Vertex AI") -> Iterator[No
         raise _refusal(service, int(error.code or 500), error.message, {}, settings) from None
     except (httpx.TransportError, requests.RequestException, RetryError) as error:
         raise CloudError(f"{service} did not answer ({type(error).__name__}); check the network") from None
+    except (UnknownApiResponseError, JSONDecodeError, ValidationError) as error:
+        raise CloudError(f"the answer of {service} cannot be read ({type(error).__name__})") from None
 
 
 def _refusal(

@@ -6,7 +6,6 @@ An estimate is made before anything is sent, and a budget is held against it; ne
 from __future__ import annotations
 
 from datetime import date
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -59,6 +58,12 @@ def price(model: str, settings: Settings) -> Price:
     return rows[model]
 
 
+def thinking(model: str, settings: Settings) -> str | None:
+    """The least that `model` can be told to think; None for a model that is not in the table, too."""
+    row = _read(settings.prices or SHIPPED).get(model)
+    return row.thinking if row is not None else None
+
+
 def require_budget(what: str, dollars: float, budget: float | None, spent: float = 0.0) -> float:
     """The budget in dollars. Raises `BudgetError` when there is none, or the estimate of `what` does not fit in it."""
     before = f", after ${spent:.2f} that was spent before" if spent else ""
@@ -71,7 +76,6 @@ def require_budget(what: str, dollars: float, budget: float | None, spent: float
     return budget
 
 
-@cache
 def _read(path: Path) -> dict[str, Price]:
     try:
         return TypeAdapter(dict[str, Price]).validate_python(read_yaml(path))

@@ -194,6 +194,8 @@ def _check_references(tables: Tables, source: Path) -> None:
         require([scene.light], tables.captions.light, "light", "scenes")
         require(scene.music, MOODS, "mood", "scenes")
     doubled = [name for name, count in Counter(scene.name for scene in tables.scenes).items() if count > 1]
-    doubled += [text for text, count in Counter(text for one in tables.scenes for text in one.captions).items() if count > 1]
+    doubled += [
+        text for text, count in Counter(text for one in tables.scenes for text in one.captions).items() if count > 1
+    ]
     if doubled:
         raise DatasetError(f"{source / 'scenes'}: {doubled[0]!r} stands there twice")

@@ -20,7 +20,9 @@ from melodify_lib.evaluate.describer import METRICS, Difference, Evaluation
 from melodify_lib.nouns import Sha256, first_problem, sha256
 from melodify_lib.store import FolderStore
 
-VERDICT_FILE, CARD_FILE = "gate.json", "describer.json"
+VERDICT_FILE = "gate.json"
+CARD_FILES = ("describer.json", "vertex.json")
+"""What a folder with a model has one of: it names the model, and is what a verdict is on."""
 DECIDES = "ood genre"
 """The metric that a model must win."""
 
@@ -126,14 +128,18 @@ def promote(folder: Path, destination: Path) -> None:
     files = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")]
     store = FolderStore(destination)
     try:
-        for path in sorted(files, key=lambda path: path.name == CARD_FILE):
+        for path in sorted(files, key=lambda path: path.name in CARD_FILES):
             store.put(path.name, path.read_bytes())
     except (OSError, StoreError) as error:
         raise ModelError(f"cannot copy the describer to {destination}: {error}") from error
 
 
 def _card(folder: Path) -> bytes:
-    try:
-        return (folder / CARD_FILE).read_bytes()
-    except OSError as error:
-        raise ModelError(f"no describer in {folder} ({error.strerror or error})") from error
+    for name in CARD_FILES:
+        try:
+            return (folder / name).read_bytes()
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise ModelError(f"cannot read {folder / name}: {error.strerror or error}") from error
+    raise ModelError(f"no describer in {folder} (neither {' nor '.join(CARD_FILES)})")

@@ -27,6 +27,9 @@ from melodify_lib.nouns import MusicDescription, sha256
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from melodify_lib.settings import Settings
+    from melodify_lib.tuning import Plan
+
     Vectors = npt.NDArray[np.float32]
     Matrix = npt.NDArray[np.float64]
 
@@ -54,7 +57,7 @@ class TuningResult:
 
     `curves` hold one value for each of `steps`. The local tuner's steps are numbers of examples:
     the curves say what more data would bring. `metrics` are shares in [0, 1], except ``bpm error``
-    in beats a minute.
+    in beats a minute. Vertex tells no curves; its metrics are counts, and dollars.
     """
 
     folder: Path
@@ -62,6 +65,11 @@ class TuningResult:
     curves: dict[str, list[float]]
     metrics: dict[str, float]
     seconds: float
+
+
+def from_settings(settings: Settings, plan: Plan) -> LocalTuner:
+    """The local tuner; it costs nothing, so it needs no settings and no plan."""
+    return LocalTuner()
 
 
 def tune(
@@ -100,6 +108,12 @@ def tune(
     kept = ("validation genre", "validation mode", "validation energy side", *left_out)
     curves = {name: values for name, values in curves.items() if name in kept}
     return TuningResult(out, steps, curves, metrics, time.perf_counter() - started)
+
+
+class LocalTuner:
+    """`tune`, as a `melodify_lib.tuning.Tuner`."""
+
+    tune = staticmethod(tune)
 
 
 def _prepare(out: Path) -> None:

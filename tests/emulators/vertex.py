@@ -1,15 +1,34 @@
-"""Vertex AI as far as Melodify uses it: Gemini's generateContent."""
+"""Vertex AI as far as Melodify uses it: Gemini's generateContent, tuning jobs, tuned models and their endpoints.
+
+A tuning job really trains: it reads its file from Cloud Storage, tunes the local describer on it, and
+the endpoint answers with that. So what is served depends on what was sent.
+"""
 
 from __future__ import annotations
 
+import itertools
 import json
+import tempfile
+import threading
+import traceback
 from collections.abc import Callable
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
+from google.api_core.exceptions import NotFound
 from google.genai import types
 from pydantic import BaseModel, ValidationError
 
+from emulators import gcs
 from emulators.server import Emulator, Refused, Request, route
+from melodify_lib.dataset import read
+from melodify_lib.describe.heads import load
+from melodify_lib.describe.local import LocalDescriber
+from melodify_lib.errors import MelodifyError
+from melodify_lib.nouns import Caption
+from melodify_lib.tuning.local import tune
 
 _PARENT = r"/v1/(?P<parent>projects/[^/]+/locations/[^/]+)"
 _CODES = {
@@ -26,11 +45,24 @@ _CONTENT_FIELDS = {
 
 
 class VertexEmulator(Emulator):
-    """`respond` is the untuned model: the user's text → answer, a JSON value or, for what is not JSON, a text."""
+    """`respond` is the untuned model: the user's text → answer, a JSON value or, for what is not JSON, a text.
 
-    def __init__(self, respond: Callable[[str], Any], token: str) -> None:
+    Jobs wait before they train while `hold` is cleared; `spoil` may change what an endpoint answers.
+    """
+
+    def __init__(self, respond: Callable[[str], Any], token: str, gcs_url: str = "") -> None:
         self.respond = respond
         self.token = token
+        self.gcs_url = gcs_url
+        self.hold = threading.Event()
+        self.hold.set()
+        self.spoil: Callable[[str, Request], Any] = lambda answer, request: answer
+        self.jobs: dict[str, dict[str, Any]] = {}
+        self.models: dict[str, dict[str, Any]] = {}
+        self.endpoints: dict[str, dict[str, Any]] = {}
+        self._describers: dict[str, LocalDescriber] = {}
+        self._operations: dict[str, int] = {}
+        self._ids = itertools.count(1001)
         super().__init__()
 
     def error(self, status: int, message: str) -> Any:
@@ -41,6 +73,168 @@ class VertexEmulator(Emulator):
         self.authorise(request)
         question, config = read_question(request.body)
         return content(self.respond(question), model, question, config.max_output_tokens)
+
+    @route("POST", _PARENT + r"/endpoints/(?P<number>\d+):generateContent")
+    def generate_tuned(self, request: Request, parent: str, number: str) -> Any:
+        self.authorise(request)
+        endpoint = self._one(self.endpoints, f"{parent}/endpoints/{number}")
+        if not endpoint["deployedModels"]:
+            raise Refused(400, "the endpoint has no model")
+        question, config = read_question(request.body)
+        genres = config.response_schema.properties["genre"].enum
+        describer = self._describers[endpoint["deployedModels"][0]["model"]]
+        music = describer.describe(Caption.from_text(question), genres[0] if len(genres) == 1 else None)
+        answer = self.spoil(music.to_json(), request)
+        if not isinstance(answer, str):
+            return answer
+        return content(answer, endpoint["name"], question, config.max_output_tokens)
+
+    @route("POST", _PARENT + r"/tuningJobs")
+    def create_job(self, request: Request, parent: str) -> Any:
+        self.authorise(request)
+        asked = known(types.TuningJob, request.body)
+        if asked.base_model is None or asked.supervised_tuning_spec is None:
+            raise Refused(400, "baseModel and supervisedTuningSpec are required")
+        for label in (*asked.labels, *asked.labels.values()):
+            if len(label) > 63 or not label.replace("-", "").replace("_", "").isalnum() or label != label.lower():
+                raise Refused(400, f"Invalid label {label!r}")
+        job = {
+            **request.body,
+            "name": f"{parent}/tuningJobs/{next(self._ids)}",
+            "state": "JOB_STATE_PENDING",
+            "createTime": datetime.now(UTC).isoformat(),
+        }
+        self.jobs[job["name"]] = job
+        threading.Thread(target=self._run, args=(job, parent), daemon=True).start()
+        return dict(job)
+
+    @route("GET", _PARENT + r"/tuningJobs")
+    def list_jobs(self, request: Request, parent: str) -> Any:
+        """Newest first, in pages of two."""
+        self.authorise(request)
+        start = int(request.query.get("pageToken", ["0"])[0])
+        jobs = list(reversed(self.jobs.values()))
+        more = {"nextPageToken": str(start + 2)} if len(jobs) > start + 2 else {}
+        return {"tuningJobs": jobs[start : start + 2], **more}
+
+    @route("GET", _PARENT + r"/tuningJobs/(?P<number>\d+)")
+    def get_job(self, request: Request, parent: str, number: str) -> Any:
+        self.authorise(request)
+        return dict(self._one(self.jobs, f"{parent}/tuningJobs/{number}"))
+
+    @route("POST", _PARENT + r"/tuningJobs/(?P<number>\d+):cancel")
+    def cancel_job(self, request: Request, parent: str, number: str) -> Any:
+        self.authorise(request)
+        job = self._one(self.jobs, f"{parent}/tuningJobs/{number}")
+        if job["state"] not in ("JOB_STATE_PENDING", "JOB_STATE_RUNNING"):
+            raise Refused(400, f"the job is {job['state']}")
+        job["state"] = "JOB_STATE_CANCELLED"
+        job["error"] = {"code": 1, "message": "The job was cancelled by its user."}
+        return {}
+
+    @route("GET", _PARENT + r"/models/(?P<number>\d+)(?:@\d+)?")
+    def get_model(self, request: Request, parent: str, number: str) -> Any:
+        self.authorise(request)
+        return self._one(self.models, f"{parent}/models/{number}")
+
+    @route("GET", _PARENT + r"/endpoints/(?P<number>\d+)")
+    def get_endpoint(self, request: Request, parent: str, number: str) -> Any:
+        self.authorise(request)
+        return self._one(self.endpoints, f"{parent}/endpoints/{number}")
+
+    @route("POST", _PARENT + r"/endpoints/(?P<number>\d+):undeployModel")
+    def undeploy(self, request: Request, parent: str, number: str) -> Any:
+        self.authorise(request)
+        endpoint = self._one(self.endpoints, f"{parent}/endpoints/{number}")
+        left = [one for one in endpoint["deployedModels"] if one["id"] != request.body["deployedModelId"]]
+        if len(left) == len(endpoint["deployedModels"]):
+            raise Refused(404, "no such deployed model")
+        endpoint["deployedModels"] = left
+        return self._operation(parent)
+
+    @route("DELETE", _PARENT + r"/endpoints/(?P<number>\d+)")
+    def delete_endpoint(self, request: Request, parent: str, number: str) -> Any:
+        self.authorise(request)
+        if self._one(self.endpoints, f"{parent}/endpoints/{number}")["deployedModels"]:
+            raise Refused(400, "the endpoint has deployed models")
+        del self.endpoints[f"{parent}/endpoints/{number}"]
+        return self._operation(parent)
+
+    @route("DELETE", _PARENT + r"/models/(?P<number>\d+)")
+    def delete_model(self, request: Request, parent: str, number: str) -> Any:
+        self.authorise(request)
+        name = self._one(self.models, f"{parent}/models/{number}")["name"]
+        if any(name == one["model"] for endpoint in self.endpoints.values() for one in endpoint["deployedModels"]):
+            raise Refused(400, "the model is deployed")
+        del self.models[name]
+        return self._operation(parent)
+
+    @route("GET", _PARENT + r"/operations/(?P<number>\d+)")
+    def get_operation(self, request: Request, parent: str, number: str) -> Any:
+        """Done when it is looked at for the second time."""
+        self.authorise(request)
+        self._operations[number] += 1
+        name = f"{parent}/operations/{number}"
+        return {"name": name, "done": True, "response": {}} if self._operations[number] > 1 else {"name": name}
+
+    def _operation(self, parent: str) -> Any:
+        number = str(next(self._ids))
+        self._operations[number] = 0
+        return {"name": f"{parent}/operations/{number}", "done": False}
+
+    def _one(self, among: dict[str, dict[str, Any]], name: str) -> dict[str, Any]:
+        if name not in among:
+            raise Refused(404, f"{name} is not found.")
+        return among[name]
+
+    def _run(self, job: dict[str, Any], parent: str) -> None:
+        """Train as the job asks, and serve what comes of it."""
+        job["state"] = "JOB_STATE_RUNNING"
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                spec = job["supervisedTuningSpec"]
+                path = self._fetch(spec["trainingDatasetUri"], Path(folder) / "train.jsonl")
+                if "validationDatasetUri" in spec:
+                    read(self._fetch(spec["validationDatasetUri"], Path(folder) / "validation.jsonl"))
+                examples = read(path)
+                tokens = path.stat().st_size // 4
+                stats = {"tuningDatasetExampleCount": str(len(examples)), "totalBillableTokenCount": str(tokens)}
+                job["tuningDataStats"] = {"supervisedTuningDataStats": stats}
+                self.hold.wait(60)
+                if job["state"] != "JOB_STATE_RUNNING":
+                    return
+                tune(path, Path(folder) / "out")
+                describer = LocalDescriber(load(Path(folder) / "out"))
+        except (MelodifyError, NotFound) as error:
+            job["error"] = {"code": 3, "message": f"Invalid dataset: {error}"}
+            job["state"] = "JOB_STATE_FAILED"
+            return
+        except Exception:
+            job["error"] = {"code": 13, "message": traceback.format_exc()}
+            job["state"] = "JOB_STATE_FAILED"
+            return
+        if job["state"] != "JOB_STATE_RUNNING":
+            return
+        epochs = int(spec["hyperParameters"]["epochCount"])
+        stats["tuningStepCount"] = str(epochs * len(examples) // 16)
+        job["tuningJobMetadata"] = {"completedEpochCount": str(epochs)}
+        model, endpoint = f"{parent}/models/{next(self._ids)}", f"{parent}/endpoints/{next(self._ids)}"
+        self._describers[model] = describer
+        self.models[model] = {"name": model, "displayName": job["tunedModelDisplayName"], "labels": job["labels"]}
+        self.endpoints[endpoint] = {
+            "name": endpoint,
+            "displayName": job["tunedModelDisplayName"],
+            "deployedModels": [{"id": str(next(self._ids)), "model": model}],
+        }
+        job["tunedModel"] = {"model": f"{model}@1", "endpoint": endpoint}
+        job["experiment"] = f"{parent}/metadataStores/default/contexts/{next(self._ids)}"
+        job["state"] = "JOB_STATE_SUCCEEDED"
+
+    def _fetch(self, uri: str, path: Path) -> Path:
+        bucket, _, name = uri.removeprefix("gs://").partition("/")
+        with closing(gcs.client(self.gcs_url)) as storage:
+            storage.bucket(bucket).blob(name).download_to_filename(path)
+        return path
 
     def authorise(self, request: Request) -> None:
         if request.headers.get("authorization") != f"Bearer {self.token}":

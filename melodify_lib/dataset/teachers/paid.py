@@ -117,6 +117,7 @@ class _Lesson:
 
         try:
             self._agree()
+            self._report()
             # One at a time, evenly: a bucket that is full at the start lets twice the rate through in its first minute.
             self.pace = AsyncLimiter(1, 60 / self.terms.rate)
             rows = self._open_rows()
@@ -137,6 +138,8 @@ class _Lesson:
     def _agree(self) -> None:
         """Say what it would cost, and stop where that is not allowed."""
         rows = list(self._open_rows())
+        if not rows:
+            return
         asked = sum(len(prompt.put(self.questions[row])) + _AROUND for row in rows) / BYTES_A_TOKEN
         answered = len(rows) * EXPECTED_OUTPUT_TOKENS
         estimate = Estimate(
@@ -152,7 +155,6 @@ class _Lesson:
             self.terms.on_estimate(estimate)
         what = f"{len(rows):,} examples by {self.model.name}"
         self.budget = require_budget(what, estimate.dollars, self.terms.budget, estimate.spent)
-        self._report()
 
     def _open_rows(self) -> Iterator[int]:
         """Assignments that have no example yet, and are not given up."""

@@ -9,21 +9,29 @@ import random
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from melodify_lib.dataset import teachers
-from melodify_lib.dataset.form import to_line
+import numpy as np
+
+from melodify_lib.dataset import likeness, teachers
+from melodify_lib.dataset.form import Example, to_line
 from melodify_lib.dataset.tables import Choice, Tables, choices, load
-from melodify_lib.dataset.teachers import Assignment, Estimate, Terms
+from melodify_lib.dataset.teachers import Assignment, Estimate, Progress, Taught, Teacher, Terms
+from melodify_lib.describe.embedding import WIDTH, embed
 from melodify_lib.errors import DatasetError
 from melodify_lib.genres import Genre
 from melodify_lib.nouns import sha256
 from melodify_lib.settings import Settings
 
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
 SPLITS: Mapping[str, float] = {"train": 0.8, "validation": 0.1, "test": 0.1}
+_REWORDINGS = 6  # times that captions which nearly repeat others are asked for again
 
 
 @dataclass(frozen=True)
@@ -49,7 +57,7 @@ def build(
     source: Path,
     out: Path,
     *,
-    per_genre: int = 180,
+    per_genre: int = 250,
     seed: int = 0,
     teacher: str = "offline",
     settings: Settings | None = None,
@@ -72,7 +80,7 @@ def build(
     tables = load(source)
     splits = plan(tables, per_genre=per_genre, seed=seed)
     hired = teachers.teacher(teacher, settings or Settings.load(), Terms(out, budget, rate, on_estimate))
-    taught = hired.teach([one for assignments in splits.values() for one in assignments], tables, on_progress)
+    taught = _teach(hired, splits, tables, on_progress)
     answers = iter(taught.examples)
     lines, scenes = {}, set()
     for name, assignments in splits.items():
@@ -92,6 +100,48 @@ def build(
         dropped=taught.dropped,
         spent=taught.spent,
     )
+
+
+def _teach(
+    hired: Teacher, splits: Mapping[str, list[Assignment]], tables: Tables, on_progress: Progress | None
+) -> Taught:
+    """Examples for all assignments, no two captions nearly alike and no scene, by its words, in two splits.
+
+    What reads like an earlier caption is asked for again, a few times, and then dropped.
+    """
+    assignments = [one for of_split in splits.values() for one in of_split]
+    files = np.repeat(np.arange(len(splits)), [len(of_split) for of_split in splits.values()])
+    taught = hired.teach(assignments, tables, on_progress)
+    examples, dropped, spent = list(taught.examples), Counter(taught.dropped), taught.spent
+    rows = np.array([row for row, example in enumerate(examples) if example is not None])
+    vectors = np.zeros((len(examples), WIDTH), np.float32)
+    fresh = rows
+    for attempt in range(_REWORDINGS + 1):
+        vectors[fresh] = embed([_caption(examples[row]) for row in fresh])
+        repeats = rows[_repeats([_caption(examples[row]) for row in rows], vectors[rows], files[rows])]
+        if not len(repeats) or attempt == _REWORDINGS:
+            break
+        again = [replace(assignments[row], seed=f"{assignments[row].seed} again {attempt}") for row in repeats]
+        more = hired.teach(again, tables)
+        dropped, spent = dropped + Counter(more.dropped), max(spent, more.spent)
+        for row, example in zip(repeats, more.examples, strict=True):
+            examples[row] = example
+        rows = np.array([row for row in rows if examples[row] is not None])
+        fresh = np.array([row for row in repeats if examples[row] is not None], int)
+    for row in repeats:
+        examples[row] = None
+        dropped["nearly another caption"] += 1
+    return Taught(examples, dropped, spent)
+
+
+def _repeats(texts: Sequence[str], vectors: likeness.Vectors, files: npt.NDArray[np.int64]) -> list[int]:
+    """Rows whose caption nearly is an earlier one, or tells what another split tells."""
+    rows = {row for row, _, _ in likeness.near_duplicates(vectors)}
+    return sorted(rows | {row for row, _ in likeness.same_scenes(texts, vectors, files)})
+
+
+def _caption(example: Example | None) -> str:
+    return example.caption if example is not None else ""
 
 
 def plan(tables: Tables, *, per_genre: int, seed: int) -> dict[str, list[Assignment]]:
@@ -134,37 +184,35 @@ def _split_scenes(tables: Tables, seed: int) -> dict[str, set[str]]:
 
 
 def _assign(tables: Tables, scenes: set[str], count: int, seed: int) -> list[Assignment]:
-    """`count` choices for each genre: every scene once before any comes again.
+    """`count` choices for each genre: pictures that it fits best, as many different ones as there are.
 
-    So a genre that goes with many pictures has as many different ones, which says how widely it
-    fits. Genres with few scenes choose first, and each prefers scenes that nobody has chosen yet.
+    Each telling of a scene has a cost: 1 for each time that the genre has told it, 0.6 for each time that
+    any has, and 0.5 for each rank by which another genre fits it better; chance decides between equals.
+    The cheapest are taken. Genres with few scenes choose first.
     """
-    open_to: dict[Genre, list[tuple[int, Choice]]] = {genre: [] for genre in tables.genres}
+    open_to: dict[Genre, dict[str, list[tuple[int, Choice]]]] = {genre: {} for genre in tables.genres}
     for scene in tables.scenes:
         if scene.name in scenes:
             for rank, choice in choices(scene):
-                open_to[choice.genre].append((rank, choice))
+                open_to[choice.genre].setdefault(scene.name, []).append((rank, choice))
     told: Counter[str] = Counter()
     assignments = []
     for genre in sorted(open_to, key=lambda genre: len(open_to[genre])):
-        if not open_to[genre]:
+        of_genre = open_to[genre]
+        if not of_genre:
             raise DatasetError(f"no scene for {genre} is left for training; add scenes")
-        # First choices mostly come first, but not only: that a scene also suits another genre is worth knowing.
         chance = random.Random(f"choices {seed} {genre}")
-        order = [
-            (told[choice.scene.name] + chance.random() + 0.5 * (rank > 0), choice) for rank, choice in open_to[genre]
-        ]
-        order.sort(key=lambda pair: pair[0])
-        again: Counter[str] = Counter()
-        ranked: list[tuple[int, Choice]] = []
-        for _, choice in order:
-            ranked.append((again[choice.scene.name], choice))
-            again[choice.scene.name] += 1
-        ranked.sort(key=lambda pair: pair[0])
-        for index in range(count):
-            choice = ranked[index % len(ranked)][1]
-            told[choice.scene.name] += 1
-            assignments.append(Assignment(choice, f"{seed} {index // len(ranked)}"))
+        tellings = []
+        for name, ranked in of_genre.items():
+            best_first = sorted(ranked, key=lambda pair: pair[0])
+            for time in range(-(-count // len(of_genre)) + 2):
+                rank, choice = best_first[time % len(best_first)]
+                cost = time + 0.6 * told[name] + 0.5 * rank + 0.5 * chance.random()
+                tellings.append((cost, name, Assignment(choice, f"{seed} {time}")))
+        tellings.sort(key=lambda telling: telling[:2])
+        for _, name, assignment in tellings[:count]:
+            told[name] += 1
+            assignments.append(assignment)
     return assignments
 
 

@@ -125,7 +125,9 @@ class Choice:
     @property
     def alternatives(self) -> tuple[Genre, ...]:
         """The other genres that fit the scene: those of the same mood first."""
-        fitting = dict.fromkeys((*self.scene.music[self.mood], *(one for row in self.scene.music.values() for one in row)))
+        fitting = dict.fromkeys(
+            (*self.scene.music[self.mood], *(one for row in self.scene.music.values() for one in row))
+        )
         return tuple(genre for genre in fitting if genre != self.genre)
 
 

@@ -10,9 +10,7 @@ in dual variables"), over their norm, plus the output's mean. Without the norm, 
 like none of the landmarks would get the mean of everything: all its music would be moderate.
 
 columns   outputs                                   meaning
-genre     genres                                    share; less where the genre's affect is another, more
-                                                    where the caption reads like what is said of its
-                                                    pictures, and for a genre that goes with many
+genre     genres                                    how well it fits; an example's own genre and its alternatives share 1
 affect    valence, arousal                          of the first mood, on `melodify_lib.moods`' circumplex
 moods     words                                     share
 keywords  words                                     share
@@ -46,10 +44,7 @@ if TYPE_CHECKING:
 
     Vectors = npt.NDArray[np.float32]
 
-SHARPNESS = 10.0  # a caption whose cosine is 0.1 higher counts exp(1) = 2.7 times
-AGREEMENT = 0.06  # share that a genre loses for each unit of its disagreement with the affect
-CONTRAST = 0.6  # share that a genre gains where the caption reads like what is said of its pictures (mean cosine)
-BREADTH = 0.3  # share that a genre gains for each e-fold of different pictures that it goes with
+SHARPNESS = 12.0  # a caption whose cosine is 0.1 higher counts exp(1.2) = 3.3 times
 _STEPS_IN_ONE = 400  # landmarks are kept as int8; no component of a unit sentence vector passes 0.3
 
 WEIGHTS_FILE, CARD_FILE = "heads.safetensors", "describer.json"
@@ -83,7 +78,7 @@ class GenreFacts(_Frozen):
 class HeadsCard(_Frozen):
     """What the heads were trained on, and what their columns mean."""
 
-    format: Literal[2] = 2
+    format: Literal[3] = 3
     embedder: str = "all-MiniLM-L6-v2"
     dataset_sha256: Sha256
     heads_sha256: Sha256
@@ -110,10 +105,6 @@ class HeadsCard(_Frozen):
             "weight": (self.landmarks, outputs),
             "mean": (outputs,),
             "gain": (outputs,),
-            "genre.says": (len(self.genres), WIDTH),
-            "genre.breadth": (len(self.genres),),
-            "genre.place": (len(self.genres), 2),
-            "genre.precision": (len(self.genres), 2, 2),
             "minor.weight": (len(self.genres) + 1,),
             "plays.weight": (players, 3),
             "leads.weight": (players, 3),
@@ -138,15 +129,7 @@ class Heads:
         named = dict(zip(self.card.columns(), np.split(outputs, self._ends, axis=1), strict=True))
         means = dict(zip(self.card.columns(), np.split(self.tensors["mean"], self._ends), strict=True))
         means["affect"] = means["affect"] * np.array([1, 0], np.float32)
-        named = {name: values + means[name] for name, values in named.items()}
-        named["genre"] += AGREEMENT * self._agreement(named["affect"])
-        named["genre"] += BREADTH * self.tensors["genre.breadth"] + CONTRAST * vectors @ self.tensors["genre.says"].T
-        return named
-
-    def _agreement(self, affect: Vectors) -> Vectors:
-        """How well each genre goes with affects ``[n, 2]``: minus half the squared Mahalanobis distance, ``[n, G]``."""
-        off = affect[:, None] - self.tensors["genre.place"]
-        return np.asarray(-0.5 * np.einsum("ngi,gij,ngj->ng", off, self.tensors["genre.precision"], off), np.float32)
+        return {name: values + means[name] for name, values in named.items()}
 
     @property
     def _ends(self) -> list[int]:
@@ -159,7 +142,7 @@ class Heads:
 
     @property
     def version(self) -> str:
-        """``heads-2@`` and the start of the card's hash, which names the tensors' and the dataset's."""
+        """``heads-3@`` and the start of the card's hash, which names the tensors' and the dataset's."""
         return f"heads-{self.card.format}@{sha256(_card_bytes(self.card))[:12]}"
 
 

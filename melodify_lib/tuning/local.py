@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -18,7 +18,6 @@ import numpy as np
 from melodify_lib.dataset.form import Example, read
 from melodify_lib.describe.embedding import embed
 from melodify_lib.describe.heads import GenreFacts, Heads, HeadsCard, kernel, norm, rounded, save
-from melodify_lib.describe.zero_shot import SAYS
 from melodify_lib.errors import DatasetError, ModelError
 from melodify_lib.genres import Genre
 from melodify_lib.moods import affect
@@ -33,17 +32,11 @@ if TYPE_CHECKING:
     Vectors = npt.NDArray[np.float32]
     Matrix = npt.NDArray[np.float64]
 
-PENALTY = 4.0
+PENALTY = 12.0
 """Of the ridge. Chosen, with the kernel's sharpness, on captions written by hand that are not in any test."""
 LOGISTIC_PENALTY = 1.0
-RETOLD = 0.75
-"""Cosine above which two captions of a genre count as tellings of one picture."""
-AFFECT_NOISE = 0.28
-"""Standard deviation by which a caption's valence and arousal are misread."""
 ALTERNATIVE_FALL = 0.5
 """The k-th alternative of an example counts 1 / (1 + 0.5 k) times its own genre."""
-PRIOR_EXAMPLES = 5
-"""Examples of no genre in particular that each genre's place on the circumplex is mixed with."""
 MAX_LANDMARKS = 4000
 """Captions that a new one is compared with: all of a smaller file, every n-th of a larger (Smola & Schoelkopf 2000)."""
 SHARES = (0.125, 0.25, 0.5, 1.0)
@@ -229,7 +222,7 @@ class _Targets:
         """How well each genre fits each picture, ``[n, G]``: its own, then its alternatives; they sum to 1."""
         shares = np.zeros((len(self.descriptions), len(self.card.genres)))
         for row, (own, others) in enumerate(zip(self.genre, self.alternatives, strict=True)):
-            shares[row, [own, *others]] = [1, *(1 / (1 + ALTERNATIVE_FALL * place) for place in range(1, len(others) + 1))]
+            shares[row, [own, *others]] = 1 / (1 + ALTERNATIVE_FALL * np.arange(len(others) + 1))
         return shares / shares.sum(axis=1, keepdims=True)
 
     @cached_property
@@ -253,9 +246,6 @@ def _solve(examples: Sequence[Example], vectors: Vectors, card: HeadsCard) -> tu
         "weight": weight,
         "mean": mean,
         "gain": _gain(left_out, targets.outputs - mean, card),
-        "genre.says": np.stack([_said(genre) for genre in card.genres]),
-        "genre.breadth": _breadths(vectors, targets, card),
-        **_places(targets, card),
         **_followers(targets, card),
     }
     heads = Heads(card, {name: np.asarray(tensor, np.float32) for name, tensor in tensors.items()})
@@ -310,43 +300,6 @@ def _ridge(
         alike[themselves, np.searchsorted(chosen, rows[themselves])] = 0
         left_out[chunk] = without / norm(alike)
     return weight, left_out
-
-
-@cache
-def _said(genre: Genre) -> Vectors:
-    """The mean embedding ``[384]`` of what one would say of a genre's pictures."""
-    return np.asarray(embed(SAYS[genre]).mean(axis=0), np.float32)
-
-
-def _breadths(vectors: Vectors, targets: _Targets, card: HeadsCard) -> Matrix:
-    """How many different pictures each genre goes with, against the others: logarithms, ``[G]``.
-
-    A balanced file has as many examples of each genre, but of a genre that fits few pictures it tells
-    the same ones again and again; captions that read alike count once together. Taken as equally
-    likely, such a genre is answered too often: most pictures suit folk better than disco.
-    """
-    breadths = []
-    for row in range(len(card.genres)):
-        own = vectors[targets.genre == row]
-        breadths.append(max((1 / ((own @ own.T) > RETOLD).sum(axis=1)).sum(), 1.0))
-    return np.asarray(np.log(np.array(breadths) / np.mean(breadths)))
-
-
-def _places(targets: _Targets, card: HeadsCard) -> dict[str, Matrix]:
-    """Where each genre's examples lie on the circumplex, as `Heads` says it: mean, and inverse covariance.
-
-    A genre with few examples lies near where all examples lie: a prior of `PRIOR_EXAMPLES` of them.
-    """
-    affects = targets.affect - [0, targets.affect[:, 1].mean()]
-    everywhere, spread = affects.mean(axis=0), np.cov(affects.T, bias=True)
-    means, spreads = [], []
-    for row in range(len(card.genres)):
-        own = affects[targets.genre == row]
-        count = len(own) + PRIOR_EXAMPLES
-        mean = (own.sum(axis=0) + PRIOR_EXAMPLES * everywhere) / count
-        means.append(mean)
-        spreads.append(((own - mean).T @ (own - mean) + PRIOR_EXAMPLES * spread) / count + AFFECT_NOISE**2 * np.eye(2))
-    return {"genre.place": np.stack(means), "genre.precision": np.linalg.inv(np.stack(spreads))}
 
 
 def _followers(targets: _Targets, card: HeadsCard) -> dict[str, Matrix]:

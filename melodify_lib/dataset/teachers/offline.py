@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import math
 import random
+import re
+from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from melodify_lib.dataset.form import Example
@@ -23,6 +26,8 @@ from melodify_lib.nouns import MusicDescription
 if TYPE_CHECKING:
     from melodify_lib.settings import Settings
 
+MOST_SHARED = 0.6
+"""Of the words of two captions of one scene: with more, sentence embeddings take them for the same (cosine 0.95)."""
 _ATTEMPTS = 40
 _TONICS: dict[str, tuple[str, ...]] = {
     "major": ("C", "D", "Eb", "E", "F", "G", "A", "Bb"),
@@ -42,25 +47,56 @@ class OfflineTeacher:
 
     def teach(self, assignments: Sequence[Assignment], tables: Tables, on_progress: Progress | None = None) -> Taught:
         """An example for each assignment. Raises `DatasetError` where the grammar has no other way to say it."""
-        seen: set[str] = set()
+        told = _Told()
         examples: list[Example | None] = []
         for done, assignment in enumerate(assignments, start=1):
-            examples.append(_distinct(assignment, tables, seen))
+            examples.append(_distinct(assignment, tables, told))
             if on_progress is not None:
                 on_progress(done, len(assignments))
         return Taught(examples)
 
 
-def _distinct(assignment: Assignment, tables: Tables, seen: set[str]) -> Example:
-    """An example whose caption and description nobody has had before."""
+@dataclass
+class _Told:
+    """What was said so far: captions and descriptions, and the words of each caption of a scene."""
+
+    texts: set[str] = field(default_factory=set)
+    of_scenes: dict[str, list[set[str]]] = field(default_factory=lambda: defaultdict(list))
+
+
+def _distinct(assignment: Assignment, tables: Tables, told: _Told) -> Example:
+    """An example whose caption and description nobody has had before, and whose caption is not nearly another's.
+
+    Captions of one scene share at most `MOST_SHARED` of their words; where the scene has been told too
+    often for that, the one that shares least is taken.
+    """
+    before = told.of_scenes[assignment.choice.scene.name]
+    best: tuple[float, Example] | None = None
     for attempt in range(_ATTEMPTS):
         example = write(assignment.choice, tables, f"{assignment.seed} {attempt}")
-        texts = {example.caption, example.description.description}
-        if not texts & seen:
-            seen |= texts
-            return example
-    name = assignment.choice.scene.name
-    raise DatasetError(f"the grammar cannot word {name!r} in {_ATTEMPTS} ways; add patterns or scenes")
+        if {example.caption, example.description.description} & told.texts:
+            continue
+        shared = max((_shared(_words(example.caption), words) for words in before), default=0.0)
+        if best is None or shared < best[0]:
+            best = shared, example
+        if shared <= MOST_SHARED:
+            break
+    if best is None:
+        name = assignment.choice.scene.name
+        raise DatasetError(f"the grammar cannot word {name!r} in {_ATTEMPTS} ways; add patterns or scenes")
+    example = best[1]
+    told.texts |= {example.caption, example.description.description}
+    before.append(_words(example.caption))
+    return example
+
+
+def _words(caption: str) -> set[str]:
+    return set(re.findall(r"\w+", caption.lower()))
+
+
+def _shared(one: set[str], other: set[str]) -> float:
+    """The share of all their words that two captions have in common (Jaccard 1901)."""
+    return len(one & other) / len(one | other)
 
 
 def write(choice: Choice, tables: Tables, seed: str) -> Example:

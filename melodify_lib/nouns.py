@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 BPM_MIN, BPM_MAX = 30, 260
 CAPTION_MAX_CHARS = 4_000
 DESCRIPTION_MAX_CHARS = 2_000
+ALTERNATIVES = "alternatives"
+"""A key that a model's answer may carry beside a description's fields: other genres that would fit as well."""
 
 TONICS = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
 """Tonics by pitch class, 0 = C, in the spelling with the fewest accidentals over both modes."""
@@ -178,21 +180,26 @@ class MusicDescription(_Frozen):
 
         Raises `DescriptionError`, naming the field and the value, for anything that does not fit.
         """
-        text = text.strip()
-        fenced = re.fullmatch(r"```(?:json)?\s*(.*?)\s*```", text, re.DOTALL)
-        text = fenced[1] if fenced else text
-        fields = _read_json(text) if text.startswith("{") else _read_prompt(text)
+        fields = answer_fields(text)
+        fields.pop(ALTERNATIVES, None)
         try:
             return cls.model_validate(fields)
         except ValidationError as error:
             raise DescriptionError(f"not a music description: {first_problem(error)}") from None
 
 
-def _read_json(text: str) -> Any:
+def answer_fields(text: str) -> dict[str, Any]:
+    """The fields of a model's answer, JSON (fenced or not) or a prompt, unchecked. Raises `DescriptionError`."""
+    text = text.strip()
+    fenced = re.fullmatch(r"```(?:json)?\s*(.*?)\s*```", text, re.DOTALL)
+    text = fenced[1] if fenced else text
+    if not text.startswith("{"):
+        return _read_prompt(text)
     try:
-        return json.loads(text)
+        fields: dict[str, Any] = json.loads(text)  # an object, as it starts with a brace
     except (ValueError, RecursionError) as error:
         raise DescriptionError(f"not a music description: the JSON cannot be read ({error})") from None
+    return fields
 
 
 _PROMPT = re.compile(

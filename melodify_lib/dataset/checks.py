@@ -17,8 +17,9 @@ import numpy as np
 
 from melodify_lib.dataset import likeness
 from melodify_lib.dataset.contents import inspect
-from melodify_lib.dataset.form import parse_json
+from melodify_lib.dataset.form import parse_answer, parse_json
 from melodify_lib.dataset.tables import GenreRow
+from melodify_lib.describe.embedding import embed
 from melodify_lib.errors import DatasetError, DescriptionError
 from melodify_lib.genres import GENRES, Genre
 from melodify_lib.nouns import MusicDescription
@@ -83,7 +84,7 @@ def check(
 
 def _check_likeness(captions: Mapping[Place, str], on_progress: Callable[[int, int], None] | None) -> Iterator[Problem]:
     places, texts = list(captions), list(captions.values())
-    vectors = likeness.embed_all(texts, on_progress)
+    vectors = embed(texts, on_progress)
     field = "contents[0].parts"
     named = set()
     for row, earlier, cosine in likeness.near_duplicates(vectors):
@@ -210,7 +211,7 @@ def _check_example(line: bytes) -> tuple[list[Finding], str | None, MusicDescrip
     if len(turns) != len(contents):  # a turn could not be read: said already
         return findings, None, None
     try:
-        return findings, turns[0], MusicDescription.parse(turns[-1])
+        return findings, turns[0], parse_answer(turns[-1])[0]
     except DescriptionError as error:
         field = f"contents[{len(contents) - 1}].parts"
         return [*findings, (field, _short(error, 200), "answer with the JSON of a music description")], turns[0], None

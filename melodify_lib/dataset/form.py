@@ -1,7 +1,9 @@
 """The form of the dataset: one example is one line of Gemini's supervised-tuning JSONL, single turn.
 
 The user's turn is the caption's text and nothing else; the model's turn is the JSON of
-`MusicDescription.to_json`. Field names and roles: cloud.google.com/vertex-ai, "Prepare supervised
+`MusicDescription.to_json`, with one key more: ``alternatives``, other genres that would fit as well, the
+best first. Most pictures suit several genres, and a line that says which teaches more than one that
+names a single one. Field names and roles: cloud.google.com/vertex-ai, "Prepare supervised
 fine-tuning data for Gemini models".
 """
 
@@ -13,35 +15,60 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from melodify_lib.errors import DatasetError, DescriptionError
-from melodify_lib.nouns import MusicDescription
+from melodify_lib.genres import Genre
+from melodify_lib.nouns import ALTERNATIVES, MusicDescription, answer_fields, first_problem
+
+_GENRES: TypeAdapter[tuple[Genre, ...]] = TypeAdapter(tuple[Genre, ...])
 
 SYSTEM_INSTRUCTION = (
     "You are a musician. You are given the caption of a picture. Describe the music that fits it, as one JSON object "
-    "with: description (one or two sentences), genre, bpm, key, moods, instruments, keywords."
+    "with: description (one or two sentences), genre, bpm, key, moods, instruments, keywords, alternatives (other "
+    "genres that would fit as well, the best first)."
 )
 """What the model is told beside the caption, when it is tuned and when it is asked."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """A caption and the music that fits it; `line` is where it stands in its file, from 1."""
+    """A caption and the music that fits it; `alternatives` are other genres that would, the best first.
+
+    `line` is where it stands in its file, from 1.
+    """
 
     caption: str
     description: MusicDescription
+    alternatives: tuple[Genre, ...] = ()
     line: int = 0
 
 
 def to_line(example: Example) -> str:
     """The example as one line of JSONL, without the line break."""
+    answer = example.description.model_dump(mode="json") | {ALTERNATIVES: example.alternatives}
     record = {
         "systemInstruction": {"role": "system", "parts": [{"text": SYSTEM_INSTRUCTION}]},
         "contents": [
             {"role": "user", "parts": [{"text": example.caption}]},
-            {"role": "model", "parts": [{"text": example.description.to_json()}]},
+            {"role": "model", "parts": [{"text": _dumped(answer)}]},
         ],
     }
-    return json.dumps(record, ensure_ascii=False, separators=(",", ":"))
+    return _dumped(record)
+
+
+def _dumped(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def parse_answer(text: str) -> tuple[MusicDescription, tuple[Genre, ...]]:
+    """The music and the alternatives (none, if it names none) of a model's turn. Raises `DescriptionError`."""
+    music = MusicDescription.parse(text)
+    try:
+        others = _GENRES.validate_python(answer_fields(text).get(ALTERNATIVES, ()))
+    except ValidationError as error:
+        raise DescriptionError(f"{ALTERNATIVES}: {first_problem(error)}") from None
+    return music, tuple(genre for genre in dict.fromkeys(others) if genre != music.genre)
 
 
 def read(path: Path) -> list[Example]:
@@ -97,6 +124,6 @@ def _example(line: bytes, number: int, path: Path) -> Example:
     if len(record["contents"]) != 2:
         raise broken("contents", f"has {len(record['contents'])} turns; this dataset is single-turn: user, then model")
     try:
-        return Example(texts[0], MusicDescription.parse(texts[1]), number)
+        return Example(texts[0], *parse_answer(texts[1]), line=number)
     except DescriptionError as error:
         raise broken("contents[1].parts", str(error)) from None

@@ -11,12 +11,10 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-
-from melodify_lib.describe.embedding import WIDTH, embed
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -28,18 +26,7 @@ NEAR_DUPLICATE = 0.95
 SAME_SCENE, WITH_PHRASE = 0.88, 0.7
 """Cosine above which two captions tell one scene: alone, and when they share a rare phrase."""
 _PHRASE_WORDS, _RARE = 4, 6  # words in a row; captions that have them
-_EMBEDDED_AT_ONCE, _COMPARED_AT_ONCE = 64, 2048
-
-
-def embed_all(texts: Sequence[str], on_progress: Callable[[int, int], None] | None = None) -> Vectors:
-    """Embeddings ``[n, 384]``; `on_progress` is called with captions done and in all."""
-    vectors = np.empty((len(texts), WIDTH), np.float32)
-    for start in range(0, len(texts), _EMBEDDED_AT_ONCE):
-        some = texts[start : start + _EMBEDDED_AT_ONCE]
-        vectors[start : start + len(some)] = embed(some)
-        if on_progress is not None:
-            on_progress(start + len(some), len(texts))
-    return vectors
+_COMPARED_AT_ONCE = 2048
 
 
 def near_duplicates(vectors: Vectors) -> Iterator[tuple[int, int, float]]:

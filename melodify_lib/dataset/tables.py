@@ -122,6 +122,12 @@ class Choice:
     def name(self) -> str:
         return f"{self.scene.name} | {self.mood} | {self.genre}"
 
+    @property
+    def alternatives(self) -> tuple[Genre, ...]:
+        """The other genres that fit the scene: those of the same mood first."""
+        fitting = dict.fromkeys((*self.scene.music[self.mood], *(one for row in self.scene.music.values() for one in row)))
+        return tuple(genre for genre in fitting if genre != self.genre)
+
 
 def choices(scene: SceneRow) -> Iterator[tuple[int, Choice]]:
     """All choices of a scene, with their rank: 0 for the genre that fits a mood best."""

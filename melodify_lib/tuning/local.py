@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from melodify_lib.dataset.form import Example, read
-from melodify_lib.dataset.likeness import embed_all
 from melodify_lib.describe.embedding import embed
 from melodify_lib.describe.heads import GenreFacts, Heads, HeadsCard, kernel, norm, rounded, save
 from melodify_lib.describe.zero_shot import SAYS
@@ -41,6 +40,8 @@ RETOLD = 0.75
 """Cosine above which two captions of a genre count as tellings of one picture."""
 AFFECT_NOISE = 0.28
 """Standard deviation by which a caption's valence and arousal are misread."""
+ALTERNATIVE_FALL = 0.5
+"""The k-th alternative of an example counts 1 / (1 + 0.5 k) times its own genre."""
 PRIOR_EXAMPLES = 5
 """Examples of no genre in particular that each genre's place on the circumplex is mixed with."""
 MAX_LANDMARKS = 4000
@@ -87,7 +88,7 @@ def tune(
     card = _card(examples, sha256(train.read_bytes()))
     held_out = read(validation) if validation is not None else []
     _prepare(out)
-    vectors = embed_all([example.caption for example in (*examples, *held_out)], on_progress)
+    vectors = embed([example.caption for example in (*examples, *held_out)], on_progress)
     vectors, held_vectors = vectors[: len(examples)], vectors[len(examples) :]
 
     steps: list[int] = []
@@ -218,16 +219,24 @@ class _Targets:
         # A held-out file may name a genre that training never saw; it counts as missed.
         index = {genre: row for row, genre in enumerate(card.genres)}
         self.genre = np.array([index.get(one.genre, -1) for one in self.descriptions])
+        self.alternatives = [[index[one] for one in example.alternatives if one in index] for example in examples]
         self.minor = np.array([one.mode == "minor" for one in self.descriptions])
         self.affect = np.array([affect(one.moods[:1]) for one in self.descriptions])
         self.moods = np.array([[mood in one.moods for mood in card.moods] for one in self.descriptions])
 
     @cached_property
+    def shares(self) -> Matrix:
+        """How well each genre fits each picture, ``[n, G]``: its own, then its alternatives; they sum to 1."""
+        shares = np.zeros((len(self.descriptions), len(self.card.genres)))
+        for row, (own, others) in enumerate(zip(self.genre, self.alternatives, strict=True)):
+            shares[row, [own, *others]] = [1, *(1 / (1 + ALTERNATIVE_FALL * place) for place in range(1, len(others) + 1))]
+        return shares / shares.sum(axis=1, keepdims=True)
+
+    @cached_property
     def outputs(self) -> Matrix:
         """What the ridge is to say, ``[n, outputs]``, in the order of `HeadsCard.columns`."""
-        genres = self.genre[:, None] == np.arange(len(self.card.genres))
         keywords = [[word in one.keywords for word in self.card.keywords] for one in self.descriptions]
-        parts = (genres, self.affect, self.moods, np.reshape(keywords, (len(self.descriptions), -1)))
+        parts = (self.shares, self.affect, self.moods, np.reshape(keywords, (len(self.descriptions), -1)))
         return np.concatenate([np.asarray(part, float) for part in parts], axis=1)
 
 

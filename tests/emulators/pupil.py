@@ -30,4 +30,5 @@ class Pupil:
             if not texts & self._seen:
                 break
         self._seen |= texts
-        return {"caption": example.caption, **json.loads(example.description.to_json())}
+        music = example.description.model_dump(mode="json")
+        return {"caption": example.caption, **music, "alternatives": list(example.alternatives)}

@@ -68,6 +68,7 @@ def write(choice: Choice, tables: Tables, seed: str) -> Example:
     return Example(
         caption=_caption(choice, tables, random.Random(f"caption {seed} {choice.name}")),
         description=_description(choice, tables, random.Random(f"music {seed} {choice.name}"), seed),
+        alternatives=choice.alternatives,
     )
 
 

@@ -37,6 +37,7 @@ artists, bands, songs or albums.
 - moods: the given mood first, then one or two of the moods that were given.
 - instruments: three to six of those that were given, the most telling first.
 - keywords: up to three of the picture's, in lower case.
+- alternatives: one to four other genres that would fit this picture as well, the best first.
 Use your own words: no two examples may read alike. Invent no persons' names, addresses or numbers."""
 
 _MANNERS = (
@@ -62,6 +63,7 @@ class Answer(BaseModel):
     moods: list[str]
     instruments: list[str]
     keywords: list[str]
+    alternatives: list[Genre]
 
 
 VERSION = sha256(f"{INSTRUCTION}{json.dumps(Answer.model_json_schema())}{_MANNERS}".encode())[:12]
@@ -107,6 +109,7 @@ def read(text: str, assignment: Assignment, tables: Tables) -> Example:
         raise Unfit("form", first_problem(error)) from None
     try:
         caption = Caption.from_text(fields.pop("caption")).text
+        alternatives = dict.fromkeys(fields.pop("alternatives"))
         music = MusicDescription.model_validate(fields)
     except (CaptionError, DescriptionError) as error:
         raise Unfit("caption", str(error)) from None
@@ -115,7 +118,7 @@ def read(text: str, assignment: Assignment, tables: Tables) -> Example:
     if len(caption) > CAPTION_MAX_CHARS:
         raise Unfit("caption", f"caption: {len(caption)} characters; at most {CAPTION_MAX_CHARS} are wanted")
     _check(music, assignment, tables)
-    return Example(caption, music)
+    return Example(caption, music, tuple(genre for genre in alternatives if genre != music.genre))
 
 
 def _plain(text: str) -> str:

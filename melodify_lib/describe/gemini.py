@@ -19,7 +19,7 @@ from melodify_lib.describe.local import check_genre
 from melodify_lib.errors import DescriptionError
 from melodify_lib.fingerprint import fingerprint
 from melodify_lib.genres import GENRES
-from melodify_lib.nouns import BPM_MAX, BPM_MIN, Caption, MusicDescription, StageVersion, sha256
+from melodify_lib.nouns import ALTERNATIVES, BPM_MAX, BPM_MIN, Caption, MusicDescription, StageVersion, sha256
 
 if TYPE_CHECKING:
     from google.genai import types
@@ -130,6 +130,7 @@ def _schema(genres: Sequence[str]) -> types.Schema:
         "moods": {**texts, "minItems": 1},
         "instruments": {**texts, "minItems": 1},
         "keywords": texts,
+        ALTERNATIVES: {"type": "ARRAY", "items": {**text, "enum": list(GENRES)}},
     }
     return types.Schema.model_validate(
         {"type": "OBJECT", "properties": fields, "required": list(fields), "propertyOrdering": list(fields)}

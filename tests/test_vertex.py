@@ -182,6 +182,17 @@ def test_a_model_is_tuned_served_judged_and_torn_down(cloud: VertexEmulator, fil
     assert teardown.teardown(tmp_path / "served", chosen) == []  # gone already
 
 
+def test_both_tuners_write_a_folder_that_a_describer_loads(cloud: VertexEmulator, files: Path, tmp_path: Path) -> None:
+    for name, describer in (("local", "local"), ("vertex", "gemini")):
+        chosen = settings(cloud, tuner=name, describer=describer, describer_model=tmp_path / name)
+        result = tuner(chosen, Plan(budget=10)).tune(files / "train.jsonl", tmp_path / name)
+        assert result.folder == tmp_path / name and result.seconds > 0
+        made = stages.describer(chosen)
+        assert made.version.name == describer and made.describe(CAPTIONS[0]).bpm > 0
+    with pytest.raises(SettingsError, match="local, vertex"):
+        tuner(settings(cloud, tuner="kazoo"))
+
+
 def test_what_is_served_depends_on_what_was_sent(cloud: VertexEmulator, files: Path, tmp_path: Path) -> None:
     lines = (files / "train.jsonl").read_text("utf-8").splitlines(keepends=True)
     two = [line for line in lines if '\\"genre\\":\\"jazz\\"' in line or '\\"genre\\":\\"metal\\"' in line]

@@ -5,6 +5,7 @@ An estimate is made before anything is sent, and a budget is held against it; ne
 
 from __future__ import annotations
 
+import math
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -40,6 +41,7 @@ class Price(BaseModel):
     thinking: str | None = None
     checked: date
     source: str
+    tuning_source: str = ""
 
     def of(self, input_tokens: float, output_tokens: float) -> float:
         """Dollars for so many tokens."""
@@ -67,6 +69,8 @@ def thinking(model: str, settings: Settings) -> str | None:
 def require_budget(what: str, dollars: float, budget: float | None, spent: float = 0.0) -> float:
     """The budget in dollars. Raises `BudgetError` when there is none, or the estimate of `what` does not fit in it."""
     before = f", after ${spent:.2f} that was spent before" if spent else ""
+    if budget is not None and not math.isfinite(budget):
+        raise BudgetError(f"a budget of {budget:g} dollars is none; give a number")
     if budget is None:
         raise BudgetError(f"{what} would cost about ${dollars:.2f}{before}; say what it may cost: --budget DOLLARS")
     if spent + dollars > budget:

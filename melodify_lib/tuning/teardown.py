@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from melodify_lib.settings import Settings
 
-POLL_S = 2.0
-"""How often a deletion that is under way is looked at."""
+POLL_S, PATIENCE_S = 2.0, 900.0
+"""How often a deletion that is under way is looked at, and how long."""
 
 
 def teardown(folder: Path, settings: Settings) -> list[str]:
@@ -54,7 +54,7 @@ def _delete_files(card: VertexCard, client: genai.Client, settings: Settings) ->
     specs = [job.supervised_tuning_spec for job in client.tunings.list(config={"page_size": 100}) if not job.has_ended]
     needed = {uri for spec in specs if spec for uri in (spec.training_dataset_uri, spec.validation_dataset_uri)}
     deleted = []
-    with closing(clients.storage_client(settings)) as storage:
+    with clients.google_errors(settings, "Cloud Storage"), closing(clients.storage_client(settings)) as storage:
         for uri in card.files:
             if uri in needed:
                 continue
@@ -76,7 +76,12 @@ class _Rest:
     def call(self, method: str, name: str, body: dict[str, str] | None = None) -> dict[str, Any] | None:
         """The answer; of a long-running operation, when it is done. None for what is not there."""
         answer = self._once(method, name, body)
+        deadline = time.monotonic() + PATIENCE_S
         while answer is not None and "/operations/" in answer.get("name", "") and not answer.get("done"):
+            if time.monotonic() > deadline:
+                raise CloudError(
+                    f"Vertex AI takes more than {PATIENCE_S:g} s to {method} {name}; tear it down again later"
+                )
             time.sleep(POLL_S)
             answer = self._once("GET", answer["name"])
         if answer is not None and "error" in answer:

@@ -60,6 +60,7 @@ class _Order:
     tokens: int  # of the file, times epochs
     dollars: float
     dollars_a_token: float
+    source: str
 
 
 class VertexTuner:
@@ -112,9 +113,7 @@ class VertexTuner:
         digest = sha256(data)
         of_held_out = sha256(validation.read_bytes()) if validation is not None else None
         asked = (digest, of_held_out, model, plan.epochs, plan.learning_rate_multiplier, plan.adapter_size)
-        tokens = (
-            len(data) // BYTES_A_TOKEN * plan.epochs
-        )  # too many rather than too few: it counts the JSON's marks too
+        tokens = len(data) // BYTES_A_TOKEN * plan.epochs  # rather too many: the JSON's marks are counted too
         return _Order(
             train,
             validation,
@@ -126,6 +125,7 @@ class VertexTuner:
             tokens,
             tokens * of_model.tuning / 1e6,
             of_model.tuning / 1e6,
+            f"list price of {of_model.checked}: {of_model.tuning_source or of_model.source}",
         )
 
     def _find(self, order: _Order) -> types.TuningJob | None:
@@ -159,7 +159,7 @@ class VertexTuner:
 
         plan, model = self.plan, self.settings.gemini_model
         what = f"tuning {model} on {order.tokens:,} tokens ({order.examples:,} examples, {plan.epochs} epochs)"
-        plan.on_event(f"{what}: about ${order.dollars:.2f} ({price(model, self.settings).source})")
+        plan.on_event(f"{what}: about ${order.dollars:.2f} ({order.source})")
         require_budget(what, order.dollars, plan.budget)
         uris = self._upload(order)
         config = types.CreateTuningJobConfig(
@@ -204,7 +204,10 @@ class VertexTuner:
         if order.validation is not None and order.validation_sha256 is not None:
             files.append((order.validation, order.validation_sha256))
         uris = []
-        with closing(clients.storage_client(self.settings)) as storage:
+        with (
+            clients.google_errors(self.settings, "Cloud Storage"),
+            closing(clients.storage_client(self.settings)) as storage,
+        ):
             bucket = storage.bucket(self.settings.bucket)
             for path, digest in files:
                 blob = bucket.blob(f"{_FOLDER}/{digest}.jsonl")

@@ -47,7 +47,7 @@ _CONTENT_FIELDS = {
 class VertexEmulator(Emulator):
     """`respond` is the untuned model: the user's text → answer, a JSON value or, for what is not JSON, a text.
 
-    Jobs wait before they train while `hold` is cleared; `spoil` may change what an endpoint answers.
+    Jobs wait before they train while `hold` is cleared.
     """
 
     def __init__(self, respond: Callable[[str], Any], token: str, gcs_url: str = "") -> None:
@@ -56,7 +56,6 @@ class VertexEmulator(Emulator):
         self.gcs_url = gcs_url
         self.hold = threading.Event()
         self.hold.set()
-        self.spoil: Callable[[str, Request], Any] = lambda answer, request: answer
         self.jobs: dict[str, dict[str, Any]] = {}
         self.models: dict[str, dict[str, Any]] = {}
         self.endpoints: dict[str, dict[str, Any]] = {}
@@ -84,9 +83,8 @@ class VertexEmulator(Emulator):
         genres = config.response_schema.properties["genre"].enum
         describer = self._describers[endpoint["deployedModels"][0]["model"]]
         music = describer.describe(Caption.from_text(question), genres[0] if len(genres) == 1 else None)
-        answer = self.spoil(music.to_json(), request)
-        if not isinstance(answer, str):
-            return answer
+        answer = {**json.loads(music.to_json()), "alternatives": []}
+        assert set(answer) == set(config.response_schema.required)
         return content(answer, endpoint["name"], question, config.max_output_tokens)
 
     @route("POST", _PARENT + r"/tuningJobs")

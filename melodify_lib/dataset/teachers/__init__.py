@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -61,6 +62,10 @@ class Terms:
     budget: float | None = None  # dollars
     rate: float = 300  # requests a minute
     on_estimate: Callable[[Estimate], None] | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.rate < math.inf:
+            raise SettingsError(f"a rate of {self.rate:g} requests a minute cannot be kept; give a number above 0")
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,9 @@ def _problem(response: Response) -> str:
     for item in response.output:
         for part in item.content if item.type == "message" else ():
             if part.type == "refusal":
-                return f"the model refused: {part.refusal[:200]}"
+                return "the model refused"
+    if response.error is not None:
+        return f"the model failed ({response.error.code})"
     if response.status == "incomplete":
         reason = response.incomplete_details.reason if response.incomplete_details else None
         return f"the answer was cut off ({reason}); be brief"

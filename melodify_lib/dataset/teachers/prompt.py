@@ -51,7 +51,7 @@ _MANNERS = (
 
 
 class Answer(BaseModel):
-    """The form of an answer: what OpenAI's structured output and Gemini's response schema are made from."""
+    """A picture's caption, and the music that fits it."""  # the models read this, and their schemas are made from it
 
     model_config = ConfigDict(extra="forbid")
 

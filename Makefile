@@ -34,10 +34,12 @@ bench: $(READY) ## the figures in the README: time and memory of compose, twenty
 	@$(BIN)/python bench/compose.py
 	@$(BIN)/python bench/genres.py
 
-dataset: $(READY) ## rebuild the dataset that ships, and the describer that is tuned on it
+dataset: $(READY) ## rebuild the dataset that ships, and the describer that is tuned on it, if the gate lets it pass
 	@$(BIN)/melodify dataset build --out data/generate_jsonl/output
-	@$(BIN)/melodify tune data/generate_jsonl/output/train.jsonl --out melodify_lib/describe/model \
+	@$(BIN)/melodify dataset check --source data/generate_jsonl data/generate_jsonl/output/*.jsonl
+	@$(BIN)/melodify tune data/generate_jsonl/output/train.jsonl --out runs/tuned \
 		--validation data/generate_jsonl/output/validation.jsonl
+	@$(BIN)/melodify evaluate describer --describer-model runs/tuned --promote melodify_lib/describe/model
 
 constraints: ## resolve versions that fit pyproject.toml anew into constraints.txt (TORCH=2.13.0)
 	@set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \

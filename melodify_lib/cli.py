@@ -375,6 +375,8 @@ def evaluate_describer(
     verdict = gate.judge(evaluation, "tuned", folder)
     if describer_model is not None:
         gate.label(folder, verdict, evaluation)
+    if promote is not None and verdict.promoted:  # before anything is printed: a closed pipe must not undo it
+        gate.promote(folder, promote)
     if as_json:
         typer.echo(json.dumps({**evaluation.to_dict(), "gate": verdict.model_dump()}, ensure_ascii=False))
     else:
@@ -382,8 +384,6 @@ def evaluate_describer(
         _print_table({"gate": verdict.verdict, "written": out_dir})
     if not verdict.promoted:
         raise ModelError(f"the gate refuses the describer: {'; '.join(verdict.reasons)}")
-    if promote is not None:
-        gate.promote(folder, promote)
 
 
 @notebooks_app.command("run")
@@ -587,13 +587,14 @@ def _print_statistics(stats: Statistics) -> None:
 
 def _print_evaluation(evaluation: Evaluation, metrics: dict[str, str]) -> None:
     table = Table(box=None, pad_edge=False)
-    for name in ("", *evaluation.scores, "what it is"):
-        table.add_column(name, no_wrap=name != "what it is", overflow="fold")
+    wide = out.width >= 160
+    for name in ("", *evaluation.scores, *(["what it is"] if wide else [])):
+        table.add_column(name, no_wrap=True)
     for metric, meaning in metrics.items():
         digits = 1 if metric == "bpm error" else 2
         figures = [evaluation.figure(name, metric) for name in evaluation.scores]
         cells = [f"{one.value:.{digits}f} [{one.low:.{digits}f}, {one.high:.{digits}f}]" for one in figures]
-        table.add_row(metric, *cells, meaning if out.width >= 120 else "")
+        table.add_row(metric, *cells, *([meaning] if wide else []))
     out.print(table)
     table = Table(box=None, pad_edge=False)
     for name in ("acceptable of answers", *evaluation.genres):

@@ -125,9 +125,8 @@ class Choice:
     @property
     def alternatives(self) -> tuple[Genre, ...]:
         """The other genres that fit the scene: those of the same mood first."""
-        fitting = dict.fromkeys(
-            (*self.scene.music[self.mood], *(one for row in self.scene.music.values() for one in row))
-        )
+        of_mood, of_all = self.scene.music[self.mood], (genre for row in self.scene.music.values() for genre in row)
+        fitting = dict.fromkeys((*of_mood, *of_all))
         return tuple(genre for genre in fitting if genre != self.genre)
 
 

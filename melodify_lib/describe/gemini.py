@@ -130,7 +130,6 @@ def _schema(genres: Sequence[str]) -> types.Schema:
         "moods": {**texts, "minItems": 1},
         "instruments": {**texts, "minItems": 1},
         "keywords": texts,
-        ALTERNATIVES: {"type": "ARRAY", "items": {**text, "enum": list(GENRES)}},
     }
     # A tuned model was taught to name these as well; an untuned one need not.
     known = {**fields, ALTERNATIVES: {"type": "ARRAY", "items": {**text, "enum": list(GENRES)}}}

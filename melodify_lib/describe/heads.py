@@ -10,7 +10,7 @@ in dual variables"), over their norm, plus the output's mean. Without the norm, 
 like none of the landmarks would get the mean of everything: all its music would be moderate.
 
 columns   outputs                                   meaning
-genre     genres                                    how well it fits; an example's own genre and its alternatives share 1
+genre     genres                                    how well it fits: an example's own and its alternatives share 1
 affect    valence, arousal                          of the first mood, on `melodify_lib.moods`' circumplex
 moods     words                                     share
 keywords  words                                     share

@@ -34,9 +34,10 @@ METRICS: dict[str, str] = {
     "ood genre": "share of hand-written captions whose genre is acceptable",
     "ood energy": "share whose tempo is on the right side of the middle of its genre's range",
     "ood mode": "share whose mode is the right one",
+    "paraphrase genre": "share of their paraphrases whose genre is acceptable",
     "same genre": "share of paraphrases that keep their caption's genre",
     "distinct": "share of answers whose description no other answer has",
-    "test genre": "share of the test split whose genre is the example's own, though others may fit as well",
+    "test genre": "share of the test split whose genre is the example's or one of its alternatives",
     "test mode": "share of the test split whose mode is the example's",
     "test energy": "share of the test split whose tempo is on the example's side of its genre's middle",
     "bpm error": "mean distance from the example's tempo in beats a minute; less is better",
@@ -205,6 +206,10 @@ def _score_cases(
             [case.mode != "any" for case in cases],
             [answer is not None and answer.mode == case.mode for case, answer in pairs],
         ),
+        "paraphrase genre": _where(
+            [case.paraphrase is not None for case in cases],
+            [other is not None and other.genre in case.genres for case, other in zip(cases, again, strict=True)],
+        ),
         "same genre": _where(
             [case.paraphrase is not None for case in cases],
             [
@@ -218,7 +223,13 @@ def _score_cases(
 def _score_test(test: Sequence[Example], answers: Answers, middles: Mapping[str, float]) -> dict[str, Scores]:
     pairs = [(example.description, answer) for example, answer in zip(test, answers, strict=True)]
     return {
-        "test genre": np.array([answer is not None and answer.genre == music.genre for music, answer in pairs], float),
+        "test genre": np.array(
+            [
+                answer is not None and answer.genre in (example.description.genre, *example.alternatives)
+                for example, answer in zip(test, answers, strict=True)
+            ],
+            float,
+        ),
         "test mode": np.array([answer is not None and answer.mode == music.mode for music, answer in pairs], float),
         "test energy": np.array(
             [answer is not None and _side(answer, middles) == _side(music, middles) for music, answer in pairs], float

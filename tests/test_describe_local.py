@@ -128,7 +128,7 @@ def test_a_missing_model_says_how_to_make_one(tmp_path: Path) -> None:
         ("heads.safetensors", lambda data: data[:-4]),
         ("heads.safetensors", lambda data: b""),
         ("describer.json", lambda data: data[: len(data) // 2]),
-        ("describer.json", lambda data: data.replace(b'"format": 2', b'"format": 3')),
+        ("describer.json", lambda data: data.replace(b'"format": 3', b'"format": 2')),
         ("describer.json", lambda data: b"\xff\xfe"),
     ],
 )
@@ -144,7 +144,7 @@ def test_a_damaged_model_is_refused_and_says_how_to_mend_it(tmp_path: Path, file
 def test_the_version_names_the_heads_by_hash() -> None:
     version = DESCRIBER.version
     assert version.name == "local"
-    assert re.fullmatch(r"heads-2@[0-9a-f]{12}\+[0-9a-f]{12}", version.version)
+    assert re.fullmatch(r"heads-3@[0-9a-f]{12}\+[0-9a-f]{12}", version.version)
 
 
 @given(

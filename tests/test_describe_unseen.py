@@ -28,7 +28,7 @@ PARAPHRASES = [
     ("Two lovers by candlelight in a dim bedroom.", "A bedroom lit by candles, a couple close together."),
     ("A woman with pink hair poses in pastel clothes on a Seoul street.", "In Seoul, a pink-haired girl in pastels strikes a pose on the pavement."),
 ]  # fmt: skip
-"""Paraphrases that keep the words that matter; those of the file keep hardly a word."""
+"""Paraphrases of pictures with a plain genre; those of the file keep theirs half of the time (docs/notes.md)."""
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,9 @@ def evaluation(cases: list[Case]) -> Evaluation:
     return wide | evaluate({"near": describer}, test[:20], near, middle_tempos(train))
 
 
-@pytest.mark.parametrize(("metric", "bar"), [("ood genre", 0.8), ("ood energy", 0.85), ("ood mode", 0.8)])
+@pytest.mark.parametrize(
+    ("metric", "bar"), [("ood genre", 0.8), ("ood energy", 0.85), ("ood mode", 0.8), ("paraphrase genre", 0.75)]
+)
 def test_captions_written_by_hand_get_a_fitting_genre_energy_and_mode(
     evaluation: Evaluation, metric: str, bar: float
 ) -> None:

@@ -78,7 +78,10 @@ def test_every_figure_is_what_it_says() -> None:
         case("c", "jazz"),
         case("d", "jazz", "high", "major", "d again"),
     ]
-    test = [Example("t", music("rock", 120, "D minor")), Example("u", music("jazz", 90))]
+    test = [
+        Example("t", music("rock", 120, "D minor")),
+        Example("u", music("jazz", 90), alternatives=("blues", "rock")),
+    ]
     script = {
         "a": music("blues", 101, "A minor", "One."),
         "a again": music("blues", 90, text="Two."),
@@ -96,9 +99,10 @@ def test_every_figure_is_what_it_says() -> None:
         "ood genre": 0.5,  # a and c
         "ood energy": round(2 / 3, 3),  # a and b; d gave no answer
         "ood mode": round(1 / 3, 3),
+        "paraphrase genre": 1.0,
         "same genre": 0.5,
         "distinct": 0.5,  # "Same." twice, and one that is not valid
-        "test genre": 0.5,
+        "test genre": 1.0,  # rock is one of u's alternatives
         "test mode": 1.0,
         "test energy": 0.5,
         "bpm error": 18.0,

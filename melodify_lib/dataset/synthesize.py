@@ -30,6 +30,8 @@ from melodify_lib.settings import Settings
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+PER_GENRE = 250
+"""Examples of each genre in the set that ships, all splits together."""
 SPLITS: Mapping[str, float] = {"train": 0.8, "validation": 0.1, "test": 0.1}
 _REWORDINGS = 6  # times that captions which nearly repeat others are asked for again
 
@@ -57,7 +59,7 @@ def build(
     source: Path,
     out: Path,
     *,
-    per_genre: int = 250,
+    per_genre: int = PER_GENRE,
     seed: int = 0,
     teacher: str = "offline",
     settings: Settings | None = None,

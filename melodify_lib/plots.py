@@ -102,15 +102,6 @@ def plot_counts(counts: Mapping[str, Mapping[str, int]]) -> Figure:
     return figure
 
 
-def plot_ranges(ranges: Mapping[str, tuple[float, float]], label: str) -> Figure:
-    """A horizontal bar from least to most for each name."""
-    figure, axes = _subplots(1, 1, (11, 4.6))
-    names = list(ranges)[::-1]
-    axes.barh(names, [ranges[name][1] - ranges[name][0] for name in names], left=[ranges[name][0] for name in names])
-    axes.set(xlabel=label)
-    return figure
-
-
 def plot_statistics(statistics: Statistics) -> Figure:
     """What a dataset holds: examples, tempos and minor keys of each genre, commonest words, lengths of captions."""
     figure, axes = _subplots(2, 3, (14, 9))
@@ -164,11 +155,11 @@ def plot_confusion(matrices: Mapping[str, npt.NDArray[np.int64]], names: Sequenc
     return figure
 
 
-def plot_curves(curves: Mapping[str, Sequence[float]], step_label: str = "step") -> Figure:
-    """One small plot a curve."""
+def plot_curves(curves: Mapping[str, Sequence[float]], steps: Sequence[int], step_label: str = "step") -> Figure:
+    """One small plot a curve, over `steps`."""
     figure, axes = _subplots(1, len(curves), (11, 3))
     for panel, (name, values) in zip(np.atleast_1d(axes), curves.items(), strict=True):
-        panel.plot(range(1, len(values) + 1), values)
+        panel.plot(steps, values, marker="o")
         panel.set(title=name, xlabel=step_label)
     return figure
 

@@ -30,8 +30,9 @@ lint: $(READY) ## ruff, mypy, and no outputs in notebooks
 	@$(BIN)/nbstripout --verify notebooks/*.ipynb
 	@echo "lint: clean"
 
-bench: $(READY) ## the figures in the README: time and memory of compose, twenty genres measured
+bench: $(READY) ## the figures in the README: compose, the describer, twenty genres measured
 	@$(BIN)/python bench/compose.py
+	@$(BIN)/python bench/describer.py
 	@$(BIN)/python bench/genres.py
 
 dataset: $(READY) ## rebuild the dataset that ships, and the describer that is tuned on it, if the gate lets it pass

@@ -14,7 +14,7 @@ from melodify_lib import stages
 from melodify_lib.errors import MelodifyError
 from melodify_lib.settings import Settings
 
-_EXTRAS = {"notebooks": ("papermill", "jupyterlab"), "pipelines": ("kfp",)}
+_EXTRAS = {"notebooks": ("papermill", "jupyterlab"), "pipelines": ("kfp",), "cloud": ("openai", "aiolimiter")}
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import numpy as np
 from melodify_lib.dataset import likeness
 from melodify_lib.dataset.contents import inspect
 from melodify_lib.dataset.form import parse_answer, parse_json
-from melodify_lib.dataset.tables import GenreRow
+from melodify_lib.dataset.tables import GenreRow, unusual
 from melodify_lib.describe.embedding import embed
 from melodify_lib.errors import DatasetError, DescriptionError
 from melodify_lib.genres import GENRES, Genre
@@ -132,7 +132,7 @@ def _check_lines(
         if music is not None:
             genres[music.genre] += 1
             if genre_rows is not None and music.genre in genre_rows:
-                yield from ((number, *finding) for finding in _check_range(music, genre_rows[music.genre]))
+                yield from ((number, *finding) for finding in unusual(music, genre_rows[music.genre]))
         if caption is not None:
             captions[Place(path, number)] = caption
             digest = hashlib.sha256(" ".join(caption.lower().split()).encode("utf-8", "replace")).digest()
@@ -140,18 +140,6 @@ def _check_lines(
             if first != number:
                 yield (number, "contents[0].parts", f"the same caption as in line {first}", "reword or delete it")
     yield from _check_file(examples, genres, is_validation)
-
-
-def _check_range(music: MusicDescription, row: GenreRow) -> Iterator[Finding]:
-    """Is the music inside what is usual for its genre?"""
-    slowest, fastest = row.bpm
-    if not slowest <= music.bpm <= fastest:
-        what = f"{music.bpm} is outside {slowest} to {fastest}, the range of {music.genre}"
-        yield "bpm", what, "choose a tempo inside it, or another genre"
-    strange = [name for name in music.instruments if name not in row.instruments]
-    if strange:
-        what = f"{', '.join(strange)} not in the line-up of {music.genre}"
-        yield "instruments", what, f"choose among {', '.join(row.instruments)}"
 
 
 def _check_file(examples: int, genres: Counter[str], is_validation: bool) -> Iterator[tuple[int, str, str, str]]:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter,
 from melodify_lib.errors import DatasetError
 from melodify_lib.genres import GENRES, Genre
 from melodify_lib.moods import MOODS
-from melodify_lib.nouns import first_problem
+from melodify_lib.nouns import MusicDescription, first_problem
 from melodify_lib.tables import read_yaml
 
 T = TypeVar("T")
@@ -41,6 +41,17 @@ class GenreRow(_Row):
     minor: Annotated[float, Field(gt=0, lt=1)]
     instruments: Words
     moods: Words
+
+
+def unusual(music: MusicDescription, row: GenreRow) -> Iterator[tuple[str, str, str]]:
+    """(field, what, fix) of what is not usual for the music's genre."""
+    slowest, fastest = row.bpm
+    if not slowest <= music.bpm <= fastest:
+        what = f"{music.bpm} is outside {slowest} to {fastest}, the range of {music.genre}"
+        yield "bpm", what, "choose a tempo inside it, or another genre"
+    if strange := [name for name in music.instruments if name not in row.instruments]:
+        what = f"{', '.join(strange)} not in the line-up of {music.genre}"
+        yield "instruments", what, f"choose among {', '.join(row.instruments)}"
 
 
 class InstrumentRow(_Row):

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from melodify_lib.dataset.contents import inspect
 from melodify_lib.dataset.form import Example
-from melodify_lib.dataset.tables import Tables
+from melodify_lib.dataset.tables import Tables, unusual
 from melodify_lib.dataset.teachers import Assignment
 from melodify_lib.errors import CaptionError, DescriptionError
 from melodify_lib.genres import Genre
@@ -133,13 +133,10 @@ def _check(music: MusicDescription, assignment: Assignment, tables: Tables) -> N
     """Is it what was asked for, and usual in its genre?"""
     choice = assignment.choice
     row = tables.genres[choice.genre]
-    slowest, fastest = row.bpm
     if music.genre != choice.genre:
         raise Unfit("genre", f"genre: {choice.genre!r} was asked for, not {music.genre!r}")
-    if not slowest <= music.bpm <= fastest:
-        raise Unfit("bpm", f"bpm: {music.bpm} is outside {slowest} to {fastest}")
-    if strange := [name for name in music.instruments if name not in row.instruments]:
-        raise Unfit("instruments", f"instruments: {', '.join(strange)} not in {', '.join(row.instruments)}")
+    for field, what, fix in unusual(music, row):
+        raise Unfit(field, f"{field}: {what}; {fix}")
     if music.moods[0] != choice.mood:
         raise Unfit("moods", f"moods: {choice.mood!r} must come first")
     if strange := [mood for mood in music.moods if mood not in MOODS]:

@@ -28,6 +28,15 @@ MOODS: dict[str, tuple[float, float]] = {
 }  # fmt: skip
 
 
+OPPOSITE = 1.0
+"""Further apart than this on the circumplex, two moods are not of one picture."""
+
+
+def apart(mood: str, other: str) -> float:
+    """Distance of two mood words on the circumplex, 0 to about 2.5."""
+    return math.dist(MOODS[mood], MOODS[other])
+
+
 def affect(moods: tuple[str, ...]) -> tuple[float, float]:
     """Mean (valence, arousal) of the moods that are known; (0, 0) when none is."""
     known = [MOODS[mood] for mood in moods if mood in MOODS]

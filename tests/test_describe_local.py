@@ -156,7 +156,14 @@ def test_prose_names_its_lead_and_leaves_no_slot_open(
 ) -> None:
     instruments = TABLE[genre]["instruments"][:4]
     text = prose.write(
-        genre=genre, energy=energy, mode=mode, moods=moods, instruments=instruments, keywords=["rain"], seed=seed
+        genre=genre,
+        bpm=100,
+        energy=energy,
+        mode=mode,
+        moods=moods,
+        instruments=instruments,
+        keywords=["rain"],
+        seed=seed,
     )
     assert instruments[0] in text
     assert moods[0] in text.lower()

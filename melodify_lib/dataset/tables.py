@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter,
 
 from melodify_lib.errors import DatasetError
 from melodify_lib.genres import GENRES, Genre
-from melodify_lib.moods import MOODS
+from melodify_lib.moods import MOODS, OPPOSITE, apart
 from melodify_lib.nouns import MusicDescription, first_problem
 from melodify_lib.tables import read_yaml
 
@@ -135,8 +135,10 @@ class Choice:
 
     @property
     def alternatives(self) -> tuple[Genre, ...]:
-        """The other genres that fit the scene: those of the same mood first."""
-        of_mood, of_all = self.scene.music[self.mood], (genre for row in self.scene.music.values() for genre in row)
+        """The other genres that fit the scene: those of the same mood first, then those of moods near it."""
+        of_mood = self.scene.music[self.mood]
+        near = (row for mood, row in self.scene.music.items() if apart(mood, self.mood) <= OPPOSITE)
+        of_all = (genre for row in near for genre in row)
         fitting = dict.fromkeys((*of_mood, *of_all))
         return tuple(genre for genre in fitting if genre != self.genre)
 

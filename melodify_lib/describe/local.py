@@ -8,6 +8,7 @@ same description.
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Collection, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +22,7 @@ from melodify_lib.describe.heads import Heads, load, save
 from melodify_lib.errors import DescriptionError
 from melodify_lib.fingerprint import fingerprint
 from melodify_lib.genres import GENRES, Genre
-from melodify_lib.moods import MOODS
+from melodify_lib.moods import MOODS, OPPOSITE, apart
 from melodify_lib.nouns import Caption, MusicDescription, StageVersion
 
 if TYPE_CHECKING:
@@ -33,11 +34,15 @@ if TYPE_CHECKING:
 
 SHIPPED = Path(__file__).parent / "model"
 
-PICTURE_SHARE = 0.3
+PICTURE_SHARE = 0.4
 """How far the picture's own valence and arousal, where they are known, move those that the words say.
 
 Palmer et al. (2013): major and faster music goes with lighter, yellower, more saturated pictures.
 """
+_NAMED, _WRONG = (
+    3.0,
+    4.0,
+)  # log-odds that a mood word gains when the caption names it, and loses when it would contradict
 MOOD_AGREEMENT = 1.5
 """Log-odds that a mood word loses for each unit that it lies off the music's valence and arousal."""
 
@@ -83,7 +88,14 @@ class LocalDescriber:
         name = genres[row]
         facts = card.genres[name]
 
-        words = outputs["affect"]
+        words = np.clip(outputs["affect"], -1, 1)
+        said = [
+            mood
+            for mood in card.moods
+            if mood in MOODS and re.search(rf"(?<![\w-]){mood}(?![\w-])", caption.text.lower())
+        ]
+        if said:  # a mood that is named outright counts as much as all that the heads hear
+            words = (words + np.mean([MOODS[mood] for mood in said], axis=0)) / 2
         picture = np.array([caption.valence or 0.0, caption.arousal or 0.0])
         valence, arousal = np.clip(words + PICTURE_SHARE * picture, -1, 1)
         mode: Literal["major", "minor"] = "minor" if self.heads.odds_of_minor(row, valence) > 0 else "major"
@@ -91,18 +103,18 @@ class LocalDescriber:
         side = min(valence, 0.0) if mode == "minor" else max(valence, 0.0)
         attributes = {
             "genre": name,
-            "moods": _most(self._mood_odds(outputs, (side, arousal)), card.moods, least=2, most=3, above=-2.5),
-            "instruments": self._instruments(name, (valence, arousal)),
-            "keywords": _most(outputs["keywords"], card.keywords, least=0, most=3, above=0.25),
+            "moods": self._moods(outputs, (side, arousal), mode, said),
+            "instruments": self._instruments(name, (valence, arousal), caption.text),
+            "keywords": _most(outputs["keywords"], card.keywords, least=0, most=3, above=0.4),
         }
         chance = random.Random(f"{caption.text} {name}")  # a text seed is hashed: the same on every machine
-        energy = (arousal + 1) / 2
-        text = prose.write(**attributes, energy=energy, mode=mode, seed=f"{caption.text} {name}")  # type: ignore[arg-type]
+        energy, bpm = (arousal + 1) / 2, facts.bpm_at(arousal)
+        text = prose.write(**attributes, bpm=bpm, energy=energy, mode=mode, seed=f"{caption.text} {name}")  # type: ignore[arg-type]
         return MusicDescription.model_validate(
             {
                 **attributes,
                 "description": text,
-                "bpm": facts.bpm_at(arousal),
+                "bpm": bpm,
                 "key": f"{chance.choice(facts.tonics[mode])} {mode}",
             }
         )
@@ -117,19 +129,33 @@ class LocalDescriber:
         odds = np.log(np.maximum(outputs["moods"], 0.005)) - 0.5 * (base_rate - base_rate.mean())
         return np.asarray(odds - MOOD_AGREEMENT * np.linalg.norm(places - feel, axis=1), np.float32)
 
+    def _moods(self, outputs: Outputs, feel: tuple[float, float], mode: str, said: Sequence[str]) -> tuple[str, ...]:
+        """Two or three mood words, first those that the caption names; none against the mode or the first of them."""
+        names = self.heads.card.moods
+        odds = self._mood_odds(outputs, feel) + np.array([_NAMED if name in said else 0.0 for name in names])
+        valence = np.array([MOODS[name][0] if name in MOODS else 0.0 for name in names])
+        odds -= _WRONG * ((valence > 0.3) if mode == "minor" else (valence < -0.15))
+        first = names[int(np.argmax(odds))]
+        if first in MOODS:
+            odds -= _WRONG * np.array([name in MOODS and apart(name, first) > OPPOSITE for name in names])
+        return _most(odds, names, least=2, most=3, above=-2.5)
+
     @cached_property
     def _mood_rates(self) -> npt.NDArray[np.float32]:
         columns = self.heads.card.columns()
         start = columns["genre"] + columns["affect"]
         return np.maximum(self.heads.tensors["mean"][start : start + columns["moods"]], 1e-4)
 
-    def _instruments(self, genre: Genre, feel: tuple[float, float]) -> tuple[str, ...]:
-        """Who carries the tune, then those that are more likely to play than not: three at least, six at most."""
+    def _instruments(self, genre: Genre, feel: tuple[float, float], caption: str) -> tuple[str, ...]:
+        """Who carries the tune, then those that are more likely to play than not: three at least, six at most.
+
+        An instrument that the caption names carries it, if the genre has it.
+        """
         card, tensors = self.heads.card, self.heads.tensors
         rows = [row for row, (of_genre, _) in enumerate(card.players) if of_genre == genre]
         names = card.genres[genre].instruments
         features = np.array([1.0, *feel], np.float32)
-        lead = names[int(np.argmax(tensors["leads.weight"][rows] @ features))]
+        lead = next(iter(prose.named(caption, names)), names[int(np.argmax(tensors["leads.weight"][rows] @ features))])
         chosen = {lead, *_most(tensors["plays.weight"][rows] @ features, names, least=3, most=6, above=0.0)}
         return (lead, *(name for name in names if name in chosen and name != lead))
 

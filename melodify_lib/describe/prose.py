@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -16,11 +16,13 @@ from typing import Any, Literal
 from melodify_lib.tables import read_yaml
 
 Energy = Literal["calm", "even", "lively"]
+_WORDINGS = 6
 
 
 def write(
     *,
     genre: str,
+    bpm: int,
     energy: float,
     mode: str,
     moods: Sequence[str],
@@ -31,13 +33,39 @@ def write(
     """Describe music in one or two sentences; the same arguments give the same sentences.
 
     `energy` is where the tempo lies in the genre's range, 0 (slowest) to 1 (fastest); the first of
-    `instruments` leads. Names that the tables do not know are said as they are.
+    `instruments` leads, the first of `keywords` that has a setting gives it. Names that the tables do not
+    know are said as they are. Of a few wordings, the one that says the fewest words twice is taken.
     """
-    tables, choose = _tables(), random.Random(seed).choice  # a text seed is hashed: the same on every machine
-    level: Energy = "calm" if energy < 0.38 else "even" if energy < 0.62 else "lively"
-    side: Energy = "calm" if energy < 0.5 else "lively"
+    chance = random.Random(seed)  # a text seed is hashed: the same on every machine
+    wordings = [_word(genre, bpm, energy, mode, moods, instruments, keywords, chance.choice) for _ in range(_WORDINGS)]
+    return min(wordings, key=_repetitions)
 
-    tempo = choose(tables["tempo"][level])
+
+def named(caption: str, instruments: Sequence[str]) -> list[str]:
+    """Those of `instruments` that a caption names, by the words in the tables, in their order."""
+    text = caption.lower()
+    return [
+        name
+        for name in instruments
+        if any(re.search(rf"\b{word}s?\b", text) for word in _tables()["instruments"].get(name, {}).get("seen", ()))
+    ]
+
+
+def _word(
+    genre: str,
+    bpm: int,
+    energy: float,
+    mode: str,
+    moods: Sequence[str],
+    instruments: Sequence[str],
+    keywords: Sequence[str],
+    choose: Callable[[Sequence[Any]], Any],
+) -> str:
+    tables = _tables()
+    level: Energy = "calm" if energy < 0.38 else "even" if energy < 0.7 else "lively"
+    side: Energy = "lively" if level == "lively" else "calm"
+
+    tempo = choose(tables["tempo"][level]["slow" if bpm < 80 else "mid" if bpm <= 112 else "fast"])
     piece = choose(tables["genres"][genre]["piece"])
     mood, mood2 = moods[0], moods[min(1, len(moods) - 1)]
     supports = [choose(_instrument(name)["support"]) for name in instruments[1:4]] or ["silence"]
@@ -52,7 +80,7 @@ def write(
         "harmony": choose(tables["harmony"][mode]),
         "dynamics": choose(tables["dynamics"][level]),
         "contrast": choose(tables["contrast"][level]),
-        "setting": choose(choose(known)[side] if known else tables["no_keyword"][side]),
+        "setting": choose((known[0] if known else tables["no_keyword"])[side]),
         "a_mood_piece": f"a {mood} {piece}",
         "a_tempo_piece": f"a {tempo} {piece}",
         "a_mood_tempo_piece": f"a {mood}, {tempo} {piece}",
@@ -61,6 +89,12 @@ def write(
     # With one mood word there is no second to add.
     sentences = [text for text in tables["sentences"] if mood != mood2 or "mood2" not in text]
     return fill(choose(sentences), words)
+
+
+def _repetitions(text: str) -> int:
+    """How many words of five letters or more are said again."""
+    words = re.findall(r"[a-z]{5,}", text.lower())
+    return len(words) - len(set(words))
 
 
 def fill(pattern: str, words: dict[str, str]) -> str:

@@ -73,14 +73,17 @@ class ZeroShotDescriber:
         valence, arousal = affect(moods)
         slowest, fastest = row["bpm"]
         energy = (arousal + 1) / 2
+        bpm = round(slowest + energy * (fastest - slowest))
         minor = math.log(row["minor"] / (1 - row["minor"])) - _VALENCE_TO_MODE * valence > 0
         attributes: dict[str, Any] = {"genre": name, "moods": moods, "instruments": row["instruments"], "keywords": ()}
         mode = "minor" if minor else "major"
         return MusicDescription.model_validate(
             {
                 **attributes,
-                "description": prose.write(**attributes, energy=energy, mode=mode, seed=f"{caption.text} {name}"),
-                "bpm": round(slowest + energy * (fastest - slowest)),
+                "description": prose.write(
+                    **attributes, bpm=bpm, energy=energy, mode=mode, seed=f"{caption.text} {name}"
+                ),
+                "bpm": bpm,
                 "key": f"{'A' if minor else 'C'} {mode}",
             }
         )

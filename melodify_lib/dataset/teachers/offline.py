@@ -20,7 +20,7 @@ from melodify_lib.dataset.tables import Choice, Tables
 from melodify_lib.dataset.teachers import Assignment, Progress, Taught, Terms
 from melodify_lib.describe import prose
 from melodify_lib.errors import DatasetError
-from melodify_lib.moods import MOODS
+from melodify_lib.moods import MOODS, OPPOSITE, apart
 from melodify_lib.nouns import MusicDescription
 
 if TYPE_CHECKING:
@@ -30,11 +30,20 @@ MOST_SHARED = 0.6
 """Of the words of two captions of one scene: with more, sentence embeddings take them for the same (cosine 0.95)."""
 _ATTEMPTS = 40
 _TONICS: dict[str, tuple[str, ...]] = {
-    "major": ("C", "D", "Eb", "E", "F", "G", "A", "Bb"),
-    "minor": ("C", "C#", "D", "E", "F#", "G", "A", "B"),
+    "major": ("C", "D", "Eb", "E", "F", "G", "Ab", "A", "Bb"),
+    "minor": ("C", "C#", "D", "E", "F", "F#", "G", "A", "Bb", "B"),
 }
-_GUITAR_TONICS = {"major": ("C", "D", "E", "G", "A"), "minor": ("D", "E", "F#", "A", "B")}
-_GUITAR_GENRES = ("rock", "country", "blues", "folk", "metal")  # open strings decide their keys
+_HABITS: tuple[tuple[tuple[str, ...], dict[str, tuple[str, ...]]], ...] = (
+    # open strings decide the keys of guitars, and horns in B flat and E flat like flats
+    (
+        ("rock", "country", "blues", "folk", "metal"),
+        {"major": ("C", "D", "E", "G", "A"), "minor": ("D", "E", "F#", "A", "B")},
+    ),
+    (
+        ("jazz", "soul", "funk", "latin", "disco"),
+        {"major": ("C", "F", "Bb", "Eb", "Ab", "G"), "minor": ("C", "D", "F", "G", "A", "Bb")},
+    ),
+)
 
 
 def from_settings(settings: Settings, terms: Terms) -> OfflineTeacher:
@@ -110,12 +119,14 @@ def write(choice: Choice, tables: Tables, seed: str) -> Example:
 
 def _caption(choice: Choice, tables: Tables, chance: random.Random) -> str:
     table, scene = tables.captions, choice.scene
-    if scene.captions and chance.random() < table.own:
+    # Captions of its own were written in the scene's first mood.
+    of_its_own = scene.captions and apart(choice.mood, next(iter(scene.music))) <= OPPOSITE
+    if of_its_own and chance.random() < table.own:
         return chance.choice(scene.captions)
     kind = chance.choices(list(table.share), weights=list(table.share.values()))[0]
     light, feel = table.light[scene.light], table.moods[choice.mood]
     # The classifier speaks in the vocabulary of `melodify_lib.moods`; people have more words.
-    own = [choice.mood, *_companions(choice.mood, tuple(MOODS), 3)]
+    own = [choice.mood, *_companions(choice, tuple(MOODS), 3)]
     mood, mood2 = (own[0], chance.choice(own[1:])) if kind == "classifier" else chance.sample([*feel.words, own[0]], 2)
     words = {
         "scene": scene.name,
@@ -136,12 +147,13 @@ def _description(choice: Choice, tables: Tables, chance: random.Random, seed: st
     slowest, fastest = genre.bpm
     energy = min(max(0.5 + 0.5 * arousal + chance.uniform(-0.08, 0.08), 0.0), 1.0)
     mode = "minor" if _is_minor(valence, genre.minor) else "major"
-    tonics = (_GUITAR_TONICS if choice.genre in _GUITAR_GENRES else _TONICS)[mode]
+    tonics = next((keys for genres, keys in _HABITS if choice.genre in genres), _TONICS)[mode]
     bpm = round(slowest + energy * (fastest - slowest))
-    moods = (choice.mood, *_companions(choice.mood, genre.moods, chance.randint(1, 2)))
+    moods = (choice.mood, *_companions(choice, genre.moods, chance.randint(1, 2)))
     instruments, keywords = _instruments(choice, tables, chance), choice.scene.keywords[:3]
     text = prose.write(
         genre=choice.genre,
+        bpm=bpm,
         energy=energy,
         mode=mode,
         moods=moods,
@@ -165,10 +177,18 @@ def _is_minor(valence: float, usual_share: float) -> bool:
     return math.log(usual_share / (1 - usual_share)) - 6 * valence > 0
 
 
-def _companions(mood: str, among: tuple[str, ...], count: int) -> tuple[str, ...]:
-    """The moods of `among` that lie nearest to `mood` on the circumplex, and no further than half its radius."""
-    others = sorted((other for other in among if other != mood), key=lambda other: math.dist(MOODS[other], MOODS[mood]))
-    return tuple(other for other in others[:count] if math.dist(MOODS[other], MOODS[mood]) < 0.6)
+def _companions(choice: Choice, among: tuple[str, ...], count: int) -> tuple[str, ...]:
+    """The moods of `among` that lie nearest to the choice's on the circumplex, and no further than half its radius.
+
+    Romantic and sensual lie near warm and hopeful; they are said of pictures of love only.
+    """
+    told = {"romantic", "sensual"} - (
+        {"romantic", "sensual"} if "love" in choice.scene.keywords else {*choice.scene.music}
+    )
+    others = sorted(
+        (one for one in among if one != choice.mood and one not in told), key=lambda one: apart(one, choice.mood)
+    )
+    return tuple(one for one in others[:count] if apart(one, choice.mood) < 0.6)
 
 
 def _instruments(choice: Choice, tables: Tables, chance: random.Random) -> tuple[str, ...]:
@@ -182,7 +202,8 @@ def _instruments(choice: Choice, tables: Tables, chance: random.Random) -> tuple
         return math.dist((row.valence, row.arousal), feel) + 0.12 * line_up.index(name) + chance.uniform(0, 0.25)
 
     melodic = sorted((name for name in line_up if role[name] in ("lead", "harmony")), key=strangeness)
-    leads = [name for name in melodic if role[name] == "lead"][:1] or melodic[:1]
+    seen = prose.named(choice.scene.name, melodic)
+    leads = seen[:1] or [name for name in melodic if role[name] == "lead"][:1] or melodic[:1]
     others = [name for name in melodic if name not in leads]
     foundation = [name for name in line_up if role[name] in ("bass", "drums")]
     if feel[1] < -0.5:  # so calm a picture wants no drums where there is a bass to hold the piece

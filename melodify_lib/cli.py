@@ -340,7 +340,7 @@ def dataset_stats(
 @evaluate_app.command("describer")
 def evaluate_describer(
     describer_model: DescriberModel = None,
-    describer: Annotated[str, typer.Option(help="Who is evaluated: local or gemini.")] = "local",
+    describer: Annotated[str | None, typer.Option(help="Who is evaluated (MELODIFY_DESCRIBER).")] = None,
     dataset_folder: Annotated[
         Path, typer.Option("--dataset", help="Folder with train.jsonl, which retrieval looks up, and test.jsonl.")
     ] = Path("data/generate_jsonl/output"),
@@ -371,9 +371,9 @@ def evaluate_describer(
         settings = Settings.load(describer=describer, describer_model=describer_model)
         evaluation = side_by_side(settings, dataset_folder, ood, on_progress=on_progress)
     write(evaluation, out_dir)
-    folder = describer_model or SHIPPED
+    folder = settings.describer_model or SHIPPED
     verdict = gate.judge(evaluation, "tuned", folder)
-    if describer_model is not None:
+    if settings.describer_model is not None:
         gate.label(folder, verdict, evaluation)
     if promote is not None and verdict.promoted:  # before anything is printed: a closed pipe must not undo it
         gate.promote(folder, promote)
@@ -381,7 +381,8 @@ def evaluate_describer(
         typer.echo(json.dumps({**evaluation.to_dict(), "gate": verdict.model_dump()}, ensure_ascii=False))
     else:
         _print_evaluation(evaluation, METRICS)
-        _print_table({"gate": verdict.verdict, "written": out_dir})
+        confused = (f"{one} → {other} {count}" for one, other, count in evaluation.confusions("tuned"))
+        _print_table({"confused": ", ".join(confused), "gate": verdict.verdict, "written": out_dir})
     if not verdict.promoted:
         raise ModelError(f"the gate refuses the describer: {'; '.join(verdict.reasons)}")
 

@@ -236,9 +236,44 @@ def test_a_verdict_is_of_one_model_only(tmp_path: Path) -> None:
     label(folder, good=True)
     card = json.loads((folder / "describer.json").read_text())
     (folder / "describer.json").write_text(json.dumps({**card, "examples": card["examples"] + 1}))
-    assert gate.read_verdict(folder) is None
+    for use in (lambda: gate.refuse(folder), lambda: gate.promote(folder, tmp_path / "served")):
+        with pytest.raises(ModelError, match=r"not on the model beside it; evaluate"):
+            use()
+
+
+def test_white_space_in_a_card_does_not_take_off_a_refusal(tmp_path: Path) -> None:
+    folder = model(tmp_path)
+    label(folder, good=False)
+    with (folder / "describer.json").open("a") as file:
+        file.write("\n \n")
+    with pytest.raises(ModelError, match="the gate refused"):
+        gate.refuse(folder)
+
+
+def test_a_folder_is_one_model(tmp_path: Path) -> None:
+    folder = model(tmp_path)
+    label(folder, good=True)
+    served = tmp_path / "served"
+    served.mkdir()
+    (served / "vertex.json").write_text("{}")
+    with pytest.raises(ModelError, match="two models"):
+        gate.promote(folder, served)
+    (folder / "vertex.json").write_text("{}")
+    with pytest.raises(ModelError, match="two models"):
+        gate.refuse(folder)
+
+
+def test_a_model_that_was_never_judged_is_not_promoted(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="not judged"):
-        gate.promote(folder, tmp_path / "served")
+        gate.promote(model(tmp_path), tmp_path / "served")
+
+
+def test_a_win_on_a_few_captions_is_none(tmp_path: Path) -> None:
+    folder = model(tmp_path)
+    few = evaluation(tuned=[1.0] * 20, zero_shot=[0.0] * 20, retrieval=[0.0] * 20)
+    verdict = gate.judge(few, "tuned", folder)
+    assert not verdict.promoted
+    assert "at least 100 are needed" in verdict.reasons[-1]
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"verdict": "yes"}', "\ud800".encode("utf-8", "surrogatepass")])

@@ -106,6 +106,29 @@ def test_a_file_of_one_genre_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_tuning_voids_the_verdict_and_refuses_a_folder_with_another_model(subset: Path, tmp_path: Path) -> None:
+    (tmp_path / "gate.json").write_text("of what was here")
+    tune(subset, tmp_path)
+    assert not (tmp_path / "gate.json").exists()
+    (tmp_path / "vertex").mkdir()
+    (tmp_path / "vertex" / "vertex.json").write_text("{}")
+    with pytest.raises(ModelError, match=r"another kind of describer \(vertex.json\)"):
+        tune(subset, tmp_path / "vertex")
+
+
+def test_a_genre_that_training_never_saw_counts_as_missed(subset: Path, tmp_path: Path) -> None:
+    def lines(*genres: str) -> str:
+        return "".join(f"{line}\n" for line in ALL if any(f'\\"genre\\":\\"{genre}\\"' in line for genre in genres))
+
+    ALL = (OUTPUT / "validation.jsonl").read_text("utf-8").splitlines()
+    (tmp_path / "train.jsonl").write_text(lines("metal", "ambient"))
+    (tmp_path / "held.jsonl").write_text(lines("metal", "ambient", "reggae"))
+    with_reggae = tune(tmp_path / "train.jsonl", tmp_path / "one", validation=tmp_path / "held.jsonl").metrics
+    without = tune(tmp_path / "train.jsonl", tmp_path / "two", validation=tmp_path / "train.jsonl").metrics
+    assert with_reggae["validation bpm error"] == without["validation bpm error"]
+    assert with_reggae["validation genre"] < without["validation genre"]
+
+
 def test_a_folder_that_cannot_be_written_is_named(subset: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(ModelError, match="cannot write the describer into"):

@@ -36,7 +36,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from melodify_lib.describe.embedding import WIDTH
 from melodify_lib.errors import ModelError
 from melodify_lib.genres import Genre
-from melodify_lib.nouns import Sha256, first_problem, sha256
+from melodify_lib.nouns import BPM_MAX, BPM_MIN, Sha256, Term, first_problem, sha256
 from melodify_lib.store import FolderStore
 
 if TYPE_CHECKING:
@@ -50,7 +50,10 @@ _STEPS_IN_ONE = 400  # landmarks are kept as int8; no component of a unit senten
 WEIGHTS_FILE, CARD_FILE = "heads.safetensors", "describer.json"
 REMEDY = "make it again with `melodify tune`, or unset MELODIFY_DESCRIBER_MODEL to use the shipped one"
 
-Names = Annotated[tuple[str, ...], Field(min_length=1)]
+Names = Annotated[tuple[Term, ...], Field(min_length=1)]
+Bpm = Annotated[int, Field(ge=BPM_MIN, le=BPM_MAX)]
+Tempo = Annotated[float, Field(allow_inf_nan=False)]
+Tonic = Annotated[str, Field(pattern=r"^[A-G][b#]?$")]
 
 
 class _Frozen(BaseModel):
@@ -64,9 +67,11 @@ class GenreFacts(_Frozen):
     excited mood there could be (arousal -1 and 1).
     """
 
-    bpm: tuple[int, int]
-    tempo: tuple[float, float]
-    tonics: dict[Literal["major", "minor"], Names]
+    bpm: tuple[Bpm, Bpm]
+    tempo: tuple[Tempo, Tempo]
+    tonics: Annotated[
+        dict[Literal["major", "minor"], Annotated[tuple[Tonic, ...], Field(min_length=1)]], Field(min_length=2)
+    ]
     instruments: Names
 
     def bpm_at(self, arousal: float) -> int:
@@ -86,7 +91,7 @@ class HeadsCard(_Frozen):
     landmarks: Annotated[int, Field(gt=0)]
     genres: Annotated[dict[Genre, GenreFacts], Field(min_length=1)]
     moods: Names
-    keywords: tuple[str, ...]
+    keywords: tuple[Term, ...]
 
     @property
     def players(self) -> list[tuple[str, str]]:
@@ -203,11 +208,14 @@ def load(folder: Path) -> Heads:
     if sha256(data) != card.heads_sha256:
         raise ModelError(f"{folder / WEIGHTS_FILE} is damaged or belongs to another {CARD_FILE}; {REMEDY}")
     try:
-        tensors = {name: _unpacked(tensor) for name, tensor in from_bytes(data).items()}
-    except SafetensorError as error:
+        kept = from_bytes(data)
+    except (SafetensorError, KeyError) as error:  # KeyError: a type that numpy has not
         raise ModelError(f"{folder / WEIGHTS_FILE} cannot be read ({error}); {REMEDY}") from None
-    shapes = {name: tensor.shape for name, tensor in tensors.items()}
-    if shapes != card.shapes() or not all(np.isfinite(tensor).all() for tensor in tensors.values()):
+    shapes = {name: (tensor.shape, tensor.dtype) for name, tensor in kept.items()}
+    tensors = {name: _unpacked(tensor) for name, tensor in kept.items()}
+    if shapes != {name: (shape, np.dtype(_kind(name))) for name, shape in card.shapes().items()} or not all(
+        np.isfinite(tensor).all() for tensor in tensors.values()
+    ):
         raise ModelError(f"{folder / WEIGHTS_FILE} does not hold the heads that {CARD_FILE} lists; {REMEDY}")
     return Heads(card, tensors)
 
@@ -218,9 +226,12 @@ def _card_bytes(card: HeadsCard) -> bytes:
 
 def _packed(name: str, tensor: Vectors) -> npt.NDArray[Any]:
     """A tensor as it is kept: int8 for the landmarks, float16 for all else."""
-    if name != "landmarks":
-        return np.ascontiguousarray(tensor, np.float16)
-    return np.ascontiguousarray(np.clip(np.round(tensor * _STEPS_IN_ONE), -127, 127), np.int8)
+    steps = np.clip(np.round(tensor * _STEPS_IN_ONE), -127, 127) if name == "landmarks" else tensor
+    return np.ascontiguousarray(steps, _kind(name))
+
+
+def _kind(name: str) -> type[np.generic]:
+    return np.int8 if name == "landmarks" else np.float16
 
 
 def _unpacked(tensor: npt.NDArray[Any]) -> Vectors:

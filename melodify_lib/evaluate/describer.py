@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -73,13 +73,14 @@ class Evaluation:
     `scores` hold one number a case for each describer and metric, NaN where a case does not ask;
     `confusion` counts ``[example's genre][describer's genre]`` of the test split in the order of
     `GENRES`; `genres` counts, for each describer and genre, how often it was the answer to a
-    hand-written caption and how often that was acceptable.
+    hand-written caption and how often that was acceptable; `files` are the hashes of what it rests on.
     """
 
     versions: dict[str, str]
     scores: dict[str, dict[str, Scores]]
     confusion: dict[str, npt.NDArray[np.int64]]
     genres: dict[str, dict[str, tuple[int, int]]]
+    files: dict[str, str] = field(default_factory=dict)
 
     def __or__(self, other: Evaluation) -> Evaluation:
         """Both together, on the same cases; of a describer that is in both, what `other` says."""
@@ -88,6 +89,7 @@ class Evaluation:
             self.scores | other.scores,
             self.confusion | other.confusion,
             self.genres | other.genres,
+            self.files | other.files,
         )
 
     def figure(self, describer: str, metric: str) -> Figure:
@@ -102,6 +104,12 @@ class Evaluation:
             scores = -scores
         return Difference(_mean(scores), *_interval(scores))
 
+    def confusions(self, describer: str, count: int = 8) -> list[tuple[str, str, int]]:
+        """(genre of the example, another that was answered, how often) on the test split, the commonest first."""
+        matrix = self.confusion[describer]
+        pairs = [(one, other, int(matrix[i, j])) for i, one in enumerate(GENRES) for j, other in enumerate(GENRES)]
+        return sorted((pair for pair in pairs if pair[0] != pair[1] and pair[2]), key=lambda pair: -pair[2])[:count]
+
     def figures(self) -> dict[str, dict[str, Figure]]:
         """Every figure: describer → metric → figure."""
         return {name: {metric: self.figure(name, metric) for metric in METRICS} for name in self.scores}
@@ -110,6 +118,7 @@ class Evaluation:
         """All of it but the single scores, rounded, as JSON types."""
         return {
             "versions": self.versions,
+            "files": self.files,
             "figures": {
                 name: {
                     metric: {key: round(value, 4) for key, value in asdict(figure).items()}

@@ -19,12 +19,12 @@ from melodify_lib.errors import ModelError, StoreError
 from melodify_lib.evaluate.describer import METRICS, Difference, Evaluation
 from melodify_lib.nouns import Sha256, first_problem, sha256
 from melodify_lib.store import FolderStore
+from melodify_lib.tuning import CARD_FILES, VERDICT_FILE
 
-VERDICT_FILE = "gate.json"
-CARD_FILES = ("describer.json", "vertex.json")
-"""What a folder with a model has one of: it names the model, and is what a verdict is on."""
 DECIDES = "ood genre"
 """The metric that a model must win."""
+FEWEST_CASES = 100
+"""Captions on which it must be won: intervals on fewer say little, and on one nothing."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,9 @@ def compare(evaluation: Evaluation, candidate: str) -> list[Comparison]:
 
 def judge(evaluation: Evaluation, candidate: str, folder: Path) -> Verdict:
     """The verdict on the model in `folder`, which was evaluated as `candidate`."""
-    card = _card(folder)
     failed = [str(one) for one in compare(evaluation, candidate) if not one.passed]
+    if (cases := evaluation.figure(candidate, DECIDES).cases) < FEWEST_CASES:
+        failed.append(f"{DECIDES} was measured on {cases} captions; at least {FEWEST_CASES} are needed")
     baselines = {name: version for name, version in evaluation.versions.items() if name != candidate}
     if not baselines:
         raise ModelError("the gate needs a baseline to compare with; evaluate one beside the model")
@@ -83,7 +84,7 @@ def judge(evaluation: Evaluation, candidate: str, folder: Path) -> Verdict:
         reasons=tuple(failed),
         version=evaluation.versions[candidate],
         baselines=baselines,
-        card_sha256=sha256(card),
+        card_sha256=_card_sha256(folder),
     )
 
 
@@ -94,7 +95,10 @@ def label(folder: Path, verdict: Verdict, evaluation: Evaluation) -> None:
 
 
 def read_verdict(folder: Path) -> Verdict | None:
-    """What the gate said of the model in `folder`; None for a model that was not judged since it was tuned."""
+    """What the gate said of the model in `folder`; None for a model that was never judged.
+
+    Raises `ModelError` where the verdict is on another model: what was judged has been changed since.
+    """
     try:
         verdict = Verdict.model_validate_json((folder / VERDICT_FILE).read_bytes())
     except FileNotFoundError:
@@ -102,7 +106,9 @@ def read_verdict(folder: Path) -> Verdict | None:
     except (OSError, ValidationError) as error:
         problem = first_problem(error) if isinstance(error, ValidationError) else error
         raise ModelError(f"{folder / VERDICT_FILE} cannot be read ({problem}); evaluate the model again") from None
-    return verdict if verdict.card_sha256 == sha256(_card(folder)) else None
+    if verdict.card_sha256 != _card_sha256(folder):
+        raise ModelError(f"{folder / VERDICT_FILE} is not on the model beside it; evaluate the model again")
+    return verdict
 
 
 def refuse(folder: Path) -> None:
@@ -125,6 +131,7 @@ def promote(folder: Path, destination: Path) -> None:
     if verdict is None:
         raise ModelError(f"the describer in {folder} was not judged; run `melodify evaluate describer` on it first")
     refuse(folder)
+    _refuse_two_cards({path.name for path in destination.glob("*.json")} | {_card_file(folder)}, destination)
     files = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")]
     store = FolderStore(destination)
     try:
@@ -134,12 +141,23 @@ def promote(folder: Path, destination: Path) -> None:
         raise ModelError(f"cannot copy the describer to {destination}: {error}") from error
 
 
-def _card(folder: Path) -> bytes:
-    for name in CARD_FILES:
-        try:
-            return (folder / name).read_bytes()
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            raise ModelError(f"cannot read {folder / name}: {error.strerror or error}") from error
-    raise ModelError(f"no describer in {folder} (neither {' nor '.join(CARD_FILES)})")
+def _card_sha256(folder: Path) -> str:
+    """The hash of what a model's card says, whatever the white space."""
+    path = folder / _card_file(folder)
+    try:
+        return sha256(json.dumps(json.loads(path.read_bytes()), sort_keys=True).encode())
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"cannot read {path}: {error}") from None
+
+
+def _card_file(folder: Path) -> str:
+    names = [name for name in CARD_FILES if (folder / name).exists()]
+    if not names:
+        raise ModelError(f"no describer in {folder} (neither {' nor '.join(CARD_FILES)})")
+    _refuse_two_cards(set(names), folder)
+    return names[0]
+
+
+def _refuse_two_cards(names: set[str], folder: Path) -> None:
+    if len(names & set(CARD_FILES)) > 1:
+        raise ModelError(f"{folder} would hold two models ({' and '.join(CARD_FILES)}); a folder is one model")

@@ -17,11 +17,12 @@ import numpy as np
 
 from melodify_lib.dataset.form import Example, read
 from melodify_lib.describe.embedding import embed
-from melodify_lib.describe.heads import GenreFacts, Heads, HeadsCard, kernel, norm, rounded, save
-from melodify_lib.errors import DatasetError, ModelError
+from melodify_lib.describe.heads import CARD_FILE, GenreFacts, Heads, HeadsCard, kernel, norm, rounded, save
+from melodify_lib.errors import DatasetError
 from melodify_lib.genres import Genre
 from melodify_lib.moods import affect
 from melodify_lib.nouns import MusicDescription, sha256
+from melodify_lib.tuning import prepare
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -41,6 +42,8 @@ MAX_LANDMARKS = 4000
 """Captions that a new one is compared with: all of a smaller file, every n-th of a larger (Smola & Schoelkopf 2000)."""
 SHARES = (0.125, 0.25, 0.5, 1.0)
 """Of the examples: the points of the learning curve."""
+CURVES = ("left-out genre", "validation genre", "validation mode", "validation energy side")
+"""The metrics that are shown over the number of examples."""
 _AT_ONCE = 4096  # rows of the kernel matrix that are held
 
 
@@ -80,26 +83,23 @@ def tune(
     examples = read(train)
     card = _card(examples, sha256(train.read_bytes()))
     held_out = read(validation) if validation is not None else []
-    _prepare(out)
+    prepare(out, CARD_FILE)
     vectors = embed([example.caption for example in (*examples, *held_out)], on_progress)
     vectors, held_vectors = vectors[: len(examples)], vectors[len(examples) :]
 
     steps: list[int] = []
     curves: dict[str, list[float]] = {}
-    heads: Heads | None = None
-    left_out: dict[str, float] = {}
     for share in SHARES:
         some = np.linspace(0, len(examples), max(int(share * len(examples)), 1), endpoint=False).astype(int)
         heads, left_out = _solve([examples[row] for row in some], vectors[some], card)
+        if share == SHARES[-1]:  # what is kept is what is read back
+            heads = save(out, heads.card, heads.tensors)
+        held = {f"validation {name}": value for name, value in measure(heads, held_out, held_vectors).items()}
         steps.append(len(some))
-        measured = {f"validation {name}": value for name, value in measure(heads, held_out, held_vectors).items()}
-        for name, value in {**left_out, **measured}.items():
+        for name, value in {**left_out, **held}.items():
             curves.setdefault(name, []).append(value)
-    assert heads is not None  # noqa: S101 - SHARES is not empty
-    heads = save(out, heads.card, heads.tensors)
-    metrics = left_out | {f"validation {name}": value for name, value in measure(heads, held_out, held_vectors).items()}
-    kept = ("validation genre", "validation mode", "validation energy side", *left_out)
-    curves = {name: values for name, values in curves.items() if name in kept}
+    metrics = {name: values[-1] for name, values in curves.items()}
+    curves = {name: values for name, values in curves.items() if name in CURVES}
     return TuningResult(out, steps, curves, metrics, time.perf_counter() - started)
 
 
@@ -107,14 +107,6 @@ class LocalTuner:
     """`tune`, as a `melodify_lib.tuning.Tuner`."""
 
     tune = staticmethod(tune)
-
-
-def _prepare(out: Path) -> None:
-    """Make the folder before the work, not after it: one that cannot be made is known at once."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ModelError(f"cannot write the describer into {out}: {error.strerror or error}") from error
 
 
 def measure(heads: Heads, examples: Sequence[Example], vectors: Vectors) -> dict[str, float]:
@@ -129,13 +121,14 @@ def measure(heads: Heads, examples: Sequence[Example], vectors: Vectors) -> dict
     first = np.argmax(outputs["genre"], axis=1)
     valence, arousal = outputs["affect"].T
     facts = list(heads.card.genres.values())
-    bpm = np.array([facts[row].bpm_at(value) for row, value in zip(targets.genre, arousal, strict=True)])
-    minor = [heads.odds_of_minor(row, value) > 0 for row, value in zip(targets.genre, valence, strict=True)]
+    known = np.flatnonzero(targets.genre >= 0).tolist()  # of another genre there are no facts
+    bpm = np.array([facts[targets.genre[row]].bpm_at(arousal[row]) for row in known])
+    minor = np.array([heads.odds_of_minor(targets.genre[row], valence[row]) > 0 for row in known])
     return {
         "genre": targets.fit(first),
-        "mode": float(np.mean(minor == targets.minor)),
+        "mode": float(np.mean(minor == targets.minor[known])),
         "energy side": float(np.mean((arousal > 0) == (targets.affect[:, 1] > 0))),
-        "bpm error": float(np.mean(np.abs(bpm - [example.description.bpm for example in examples]))),
+        "bpm error": float(np.mean(np.abs(bpm - [examples[row].description.bpm for row in known]))),
         "first mood": float(np.mean(targets.moods[np.arange(len(examples)), np.argmax(outputs["moods"], axis=1)])),
     }
 

@@ -8,12 +8,15 @@ import pytest
 
 from melodify_lib import stages
 from melodify_lib.dataset import read
+from melodify_lib.dataset.tables import load_genres
+from melodify_lib.describe import zero_shot
 from melodify_lib.describe.retrieval import RetrievalDescriber
 from melodify_lib.describe.zero_shot import ZeroShotDescriber
 from melodify_lib.errors import DatasetError, DescriptionError
 from melodify_lib.genres import GENRES
 from melodify_lib.nouns import Caption
 from melodify_lib.settings import Settings
+from melodify_lib.tables import read_yaml
 
 TRAIN = Path(__file__).parent.parent / "data/generate_jsonl/output/train.jsonl"
 
@@ -69,3 +72,12 @@ def test_baselines_refuse_an_unknown_genre(train: Path) -> None:
     for describer in (ZeroShotDescriber(), RetrievalDescriber(train)):
         with pytest.raises(DescriptionError, match="no genre 'polka'"):
             describer.describe(Caption.from_text("A street."), "polka")
+
+
+def test_what_zero_shot_knows_of_a_genre_is_what_the_dataset_holds_usual() -> None:
+    source = Path(__file__).parent.parent / "data" / "generate_jsonl"
+    usual = load_genres(source)
+    for genre, row in read_yaml(Path(zero_shot.__file__).with_suffix(".yaml")).items():
+        assert tuple(row["bpm"]) == usual[genre].bpm
+        assert row["minor"] == usual[genre].minor
+        assert set(row["instruments"]) <= set(usual[genre].instruments)

@@ -98,6 +98,20 @@ def test_a_bright_lively_picture_is_never_slower_or_more_minor_than_a_dark_still
         )  # fmt: skip
 
 
+@pytest.mark.parametrize("scene", ["a woman in a garden", "an empty street", "two men at a table"])
+@pytest.mark.parametrize(("mood", "mode"), [("melancholic", "minor"), ("ominous", "minor"), ("joyful", "major")])
+def test_a_mood_that_the_caption_names_is_heard(scene: str, mood: str, mode: str) -> None:
+    music = DESCRIBER.describe(Caption.from_text(f"A photo of {scene}. The mood is {mood}."))
+    assert mood in music.moods
+    assert music.mode == mode
+
+
+def test_an_instrument_that_the_caption_names_leads() -> None:
+    music = DESCRIBER.describe(Caption.from_text("A street musician with an accordion in Paris."), "jazz")
+    assert music.instruments[0] == "accordion"
+    assert "accordion" in music.description
+
+
 @pytest.mark.parametrize(
     ("caption", "genres"),
     [

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
+from melodify_lib.describe import prose
 from melodify_lib.errors import DatasetError
 from melodify_lib.genres import GENRES, Genre
 from melodify_lib.moods import MOODS, OPPOSITE, apart
@@ -190,6 +191,15 @@ def _read(path: Path, shape: type[T]) -> T:
         raise DatasetError(f"{path}: {first_problem(error)}") from None
 
 
+def _spoken(tables: Tables) -> dict[str, set[str]]:
+    """What descriptions will speak of."""
+    return {
+        "genres": set(tables.genres),
+        "instruments": {name for row in tables.genres.values() for name in row.instruments},
+        "keywords": {word for scene in tables.scenes for word in scene.keywords},
+    }
+
+
 def _check_references(tables: Tables, source: Path) -> None:
     """Every name that a table uses must be a row of the table that it points to."""
 
@@ -199,6 +209,10 @@ def _check_references(tables: Tables, source: Path) -> None:
                 raise DatasetError(f"{source / where}: no {what} {name!r}")
 
     require(GENRES, tables.genres, "genre", "genres.yaml")
+    unspoken = {kind: names - prose.speaks_of(kind) for kind, names in _spoken(tables).items()}
+    for kind, names in unspoken.items():
+        if names:
+            raise DatasetError(f"melodify_lib/describe/prose.yaml has no words for {', '.join(sorted(names))} ({kind})")
     for row in tables.genres.values():
         require(row.instruments, tables.instruments, "instrument", "genres.yaml")
         require(row.moods, MOODS, "mood", "genres.yaml")

@@ -94,8 +94,8 @@ class LocalDescriber:
             for mood in card.moods
             if mood in MOODS and re.search(rf"(?<![\w-]){mood}(?![\w-])", caption.text.lower())
         ]
-        if said:  # a mood that is named outright counts as much as all that the heads hear
-            words = (words + np.mean([MOODS[mood] for mood in said], axis=0)) / 2
+        if said:  # a mood that is named outright counts twice as much as what the heads hear
+            words = (words + 2 * np.mean([MOODS[mood] for mood in said], axis=0)) / 3
         picture = np.array([caption.valence or 0.0, caption.arousal or 0.0])
         valence, arousal = np.clip(words + PICTURE_SHARE * picture, -1, 1)
         mode: Literal["major", "minor"] = "minor" if self.heads.odds_of_minor(row, valence) > 0 else "major"

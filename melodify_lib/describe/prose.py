@@ -41,6 +41,11 @@ def write(
     return min(wordings, key=_repetitions)
 
 
+def speaks_of(kind: str) -> frozenset[str]:
+    """The names that the tables have words for; `kind` is ``genres``, ``instruments`` or ``keywords``."""
+    return frozenset(_tables()[kind])
+
+
 def named(caption: str, instruments: Sequence[str]) -> list[str]:
     """Those of `instruments` that a caption names, by the words in the tables, in their order."""
     text = caption.lower()

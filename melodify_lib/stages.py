@@ -83,9 +83,9 @@ def captioner(settings: Settings) -> Captioner:
 def describer(settings: Settings, *, refused_too: bool = False) -> Describer:
     """The describer that the settings name. Raises `ModelError` for one that the gate refused, unless `refused_too`."""
     if settings.describer_model is not None and not refused_too:
-        from melodify_lib.evaluate import gate
+        from melodify_lib.model_folder import refuse
 
-        gate.refuse(settings.describer_model)
+        refuse(settings.describer_model)
     return cast(Describer, _build("describer", settings))
 
 

@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
-from melodify_lib.errors import ModelError, SettingsError
+from melodify_lib.errors import SettingsError
 
 if TYPE_CHECKING:
     from melodify_lib.settings import Settings
@@ -52,28 +52,8 @@ class Tuner(Protocol):
         ...
 
 
-CARD_FILES = ("describer.json", "vertex.json")
-"""What a folder with a tuned model has one of: it names the model, and is what a verdict is on."""
-VERDICT_FILE = "gate.json"
-"""What the gate said of the model in a folder (`melodify_lib.evaluate.gate`)."""
-
 TUNERS = {"local": "melodify_lib.tuning.local", "vertex": "melodify_lib.tuning.vertex"}
 """Name in the settings → module with a function ``from_settings(settings, plan)``."""
-
-
-def prepare(out: Path, card_file: str) -> None:
-    """Make a model's folder before the work, not after it; the verdict on what it held is void.
-
-    Raises `ModelError` where it cannot be made, or holds a model of another kind: a folder is one model.
-    """
-    other = next((name for name in CARD_FILES if name != card_file and (out / name).exists()), None)
-    if other is not None:
-        raise ModelError(f"{out} holds another kind of describer ({other}); name another folder with --out")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / VERDICT_FILE).unlink(missing_ok=True)
-    except OSError as error:
-        raise ModelError(f"cannot write the describer into {out}: {error.strerror or error}") from error
 
 
 def tuner(settings: Settings, plan: Plan | None = None) -> Tuner:

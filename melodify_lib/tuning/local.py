@@ -20,9 +20,9 @@ from melodify_lib.describe.embedding import embed
 from melodify_lib.describe.heads import CARD_FILE, GenreFacts, Heads, HeadsCard, kernel, norm, rounded, save
 from melodify_lib.errors import DatasetError
 from melodify_lib.genres import Genre
+from melodify_lib.model_folder import prepare
 from melodify_lib.moods import affect
 from melodify_lib.nouns import MusicDescription, sha256
-from melodify_lib.tuning import prepare
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -3,7 +3,7 @@
 Near-duplicates are found by the cosine of sentence embeddings. A scene told twice in quite other
 words is less alike than that, so across files a pair also counts when it shares four words in a row
 that hardly any other caption has. Of a training file split by lines instead of scenes, this finds one in
-six of the captions whose scene the other half tells, and 87 % of those that it names are right
+six of the captions whose scene the other half tells, and 86 % of those that it names are right
 (`pytest -rP tests/test_dataset_likeness.py`): enough to see that a split leaks, not to mend it.
 """
 

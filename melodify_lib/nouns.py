@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 BPM_MIN, BPM_MAX = 30, 260
 CAPTION_MAX_CHARS = 4_000
 DESCRIPTION_MAX_CHARS = 2_000
+ANSWER_MAX_CHARS = 20_000
+"""Of a model's answer, JSON or prompt: several times the longest description, and short enough to be read at once."""
 ALTERNATIVES = "alternatives"
 """A key that a model's answer may carry beside a description's fields: other genres that would fit as well."""
 
@@ -64,7 +66,7 @@ def normalize_key(text: str) -> str:
     Reads ``"d min"``, ``"A# minor"``, ``"E-flat major"``; no mode means major.
     Raises `ValueError` for anything else.
     """
-    match = _KEY.fullmatch(text.strip())
+    match = _KEY.fullmatch(" ".join(text.split()))  # long runs of spaces would be tried in every division
     if match is None:
         raise ValueError(f"not a key: {text!r}; write a tonic and a mode, such as 'D minor' or 'Bb major'")
     letter, accidental, mode = match.groups(default="")
@@ -191,8 +193,12 @@ class MusicDescription(_Frozen):
 def answer_fields(text: str) -> dict[str, Any]:
     """The fields of a model's answer, JSON (fenced or not) or a prompt, unchecked. Raises `DescriptionError`."""
     text = text.strip()
-    fenced = re.fullmatch(r"```(?:json)?\s*(.*?)\s*```", text, re.DOTALL)
-    text = fenced[1] if fenced else text
+    if len(text) > ANSWER_MAX_CHARS:
+        raise DescriptionError(
+            f"not a music description: {len(text):,} characters; at most {ANSWER_MAX_CHARS:,} are read"
+        )
+    if text.startswith("```") and text.endswith("```") and len(text) >= 6:
+        text = text[3:-3].removeprefix("json").strip()
     if not text.startswith("{"):
         return _read_prompt(text)
     try:
@@ -202,21 +208,22 @@ def answer_fields(text: str) -> dict[str, Any]:
     return fields
 
 
-_PROMPT = re.compile(
-    r"(?P<description>.*[.!?]) bpm: (?P<bpm>[^.]*)\. key: (?P<key>[^.]*)\. genre: (?P<genre>[^.]*)"
-    r"\. moods: (?P<moods>[^.]*)\. instrument: (?P<instruments>[^.]*?)(?:\. keywords: (?P<keywords>[^.]*?))?\.?",
-    re.DOTALL,
+_TAIL = re.compile(
+    r" bpm: (?P<bpm>[^.]*)\. key: (?P<key>[^.]*)\. genre: (?P<genre>[^.]*)"
+    r"\. moods: (?P<moods>[^.]*)\. instrument: (?P<instruments>[^.]*?)(?:\. keywords: (?P<keywords>[^.]*?))?\.?"
 )
 
 
 def _read_prompt(text: str) -> dict[str, Any]:
-    match = _PROMPT.fullmatch(text)
+    # The tail is the last one: no value in it may hold a full stop, so none can hold another tail.
+    end = max(text.rfind(f"{stop} bpm: ") for stop in ".!?") + 1
+    match = _TAIL.fullmatch(text, end) if end else None
     if match is None:
         raise DescriptionError(
             "not a music description: expected a sentence, then 'bpm: …. key: …. genre: …. moods: …. "
             f"instrument: …' (keywords may follow); got {_shorten(text)!r}"
         )
-    fields: dict[str, Any] = match.groupdict(default="")
+    fields: dict[str, Any] = {"description": text[:end], **match.groupdict(default="")}
     for name in ("moods", "instruments", "keywords"):
         fields[name] = tuple(term for term in fields[name].split(", ") if term)
     return fields

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import time
 
 import pytest
 from hypothesis import given
@@ -96,6 +97,25 @@ def test_any_text_parses_or_is_refused(text: str) -> None:
 def test_deep_json_is_refused() -> None:
     with pytest.raises(DescriptionError):
         MusicDescription.parse('{"a":' * 100_000)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "```" + "\n" * 6_000 + "x",
+        "```json" + " " * 19_000 + "x```",
+        "a! bpm: " * 2_400,
+        "a. bpm: 1. key: " * 1_200,
+        PIANO.to_json().replace("D minor", "D" + " " * 19_000 + "x"),
+        "a! bpm: " * 1_000_000,
+    ],
+    ids=["fence", "empty fence", "tails", "half tails", "key", "long"],
+)
+def test_no_answer_takes_long_to_refuse(answer: str) -> None:
+    started = time.process_time()
+    with pytest.raises(DescriptionError):
+        MusicDescription.parse(answer)
+    assert time.process_time() - started < 0.5
 
 
 def test_captions_are_one_line_and_not_empty() -> None:

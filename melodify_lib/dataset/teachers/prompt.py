@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from melodify_lib.dataset.contents import inspect
+from melodify_lib.dataset.contents import inspect, unescaped
 from melodify_lib.dataset.form import Example
 from melodify_lib.dataset.tables import Tables, unusual
 from melodify_lib.dataset.teachers import Assignment
@@ -101,7 +101,7 @@ def put(asked: dict[str, Any], refused: str = "") -> str:
 
 def read(text: str, assignment: Assignment, tables: Tables) -> Example:
     """The example that an answer gives. Raises `Unfit`, with the first thing that is wrong."""
-    for what, fix in inspect(_plain(text)):  # before anything of it is quoted
+    for what, fix in inspect(unescaped(text)):  # before anything of it is quoted
         raise Unfit("contents", f"it {what}; {fix}")
     try:
         fields = Answer.model_validate_json(text).model_dump()
@@ -119,14 +119,6 @@ def read(text: str, assignment: Assignment, tables: Tables) -> Example:
         raise Unfit("caption", f"caption: {len(caption)} characters; at most {CAPTION_MAX_CHARS} are wanted")
     _check(music, assignment, tables)
     return Example(caption, music, tuple(genre for genre in alternatives if genre != music.genre))
-
-
-def _plain(text: str) -> str:
-    """The JSON of an answer without escapes, which could hide what it holds."""
-    try:
-        return json.dumps(json.loads(text), ensure_ascii=False)
-    except (ValueError, RecursionError):
-        return text
 
 
 def _check(music: MusicDescription, assignment: Assignment, tables: Tables) -> None:

@@ -204,7 +204,10 @@ def answer_fields(text: str) -> dict[str, Any]:
     try:
         fields: dict[str, Any] = json.loads(text)  # an object, as it starts with a brace
     except (ValueError, RecursionError) as error:
-        raise DescriptionError(f"not a music description: the JSON cannot be read ({error})") from None
+        try:
+            return _read_prompt(text)  # prose may begin with a brace
+        except DescriptionError:
+            raise DescriptionError(f"not a music description: the JSON cannot be read ({error})") from None
     return fields
 
 

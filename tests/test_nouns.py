@@ -40,6 +40,13 @@ def test_every_description_survives_its_json(description: MusicDescription) -> N
     assert MusicDescription.parse(f"```json\n{description.to_json()}\n```") == description
 
 
+def test_prose_that_begins_with_a_brace_is_read_back() -> None:
+    music = MusicDescription(
+        description="{Half} a song.", genre="pop", bpm=99, key="C major", moods=("calm",), instruments=("piano",)
+    )
+    assert MusicDescription.parse(music.to_prompt()) == music
+
+
 @given(DESCRIPTIONS, DESCRIPTIONS)
 def test_a_prompt_inside_the_prose_stays_prose(outer: MusicDescription, inner: MusicDescription) -> None:
     nested = outer.model_copy(update={"description": inner.to_prompt()[:1900].strip() + "."})

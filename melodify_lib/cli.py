@@ -300,14 +300,17 @@ def dataset_check(
     Anybody's file; each problem is a line with its file, line, field and fix. Exit code 1 when there are problems.
     """
     from melodify_lib import dataset
+    from melodify_lib.dataset.checks import distinct
     from melodify_lib.dataset.tables import load_genres
 
+    files = distinct(files)
     genres = load_genres(source) if source is not None else None
     with _progress("Comparing") as on_progress:
         problems = dataset.check(*files, genres=genres, alike=alike, on_progress=on_progress)
     for problem in problems:
         if as_json:
-            typer.echo(json.dumps({**_plain(problem), "file": str(problem.file)}, ensure_ascii=False))
+            # Escaped, as fields and texts of anybody's file could steer the terminal.
+            typer.echo(json.dumps({**_plain(problem), "file": str(problem.file)}, ensure_ascii=True))
         else:
             where = f"{problem.file}:{problem.line}" if problem.line else str(problem.file)
             typer.echo(_printable(f"{where}: {problem.field}: {problem.what}; {problem.fix}"))
@@ -499,7 +502,11 @@ def _genre(name: str | None) -> str | None:
 
 def _lines() -> Iterator[str]:
     """Captions on standard input, one a line; an empty line is an error that names it."""
-    for number, line in enumerate(sys.stdin, start=1):
+    for number, data in enumerate(sys.stdin.buffer, start=1):
+        try:
+            line = data.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise InputError(f"line {number} of standard input is not UTF-8 ({error.reason})") from None
         if not line.strip():
             raise InputError(f"line {number} of standard input is empty; give one caption a line")
         yield line

@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 import re
+import unicodedata
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -58,6 +59,25 @@ def _one_line(text: str) -> str:
     """Collapse every run of white space, control and bidirectional characters to one space; no half surrogates."""
     text = re.sub(r"[\ud800-\udfff]", "\ufffd", text)
     return re.sub(r"[\s\x00-\x1f\x7f-\x9f\u200b\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]+", " ", text).strip()
+
+
+def is_blank(text: str) -> bool:
+    """Is there nothing in it to see: only white space, controls and characters of no width?"""
+    return all(unicodedata.category(character) in ("Cc", "Cf", "Zs", "Zl", "Zp") for character in text)
+
+
+class DuplicateKeyError(ValueError):
+    """A JSON object has two values under one key, of which `json.loads` would drop the first unseen."""
+
+
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Hook for `json.loads`. Raises `DuplicateKeyError`."""
+    fields: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in fields:
+            raise DuplicateKeyError(f"the key {_shorten(key)!r} stands twice in one object")
+        fields[key] = value
+    return fields
 
 
 def normalize_key(text: str) -> str:
@@ -126,7 +146,7 @@ class Caption(_Frozen):
     @classmethod
     def from_text(cls, text: str) -> Self:
         """A caption that somebody typed. Raises `CaptionError` when it is empty or too long."""
-        if not _one_line(text):
+        if is_blank(text):
             raise CaptionError("the caption is empty; describe the picture in a sentence")
         if len(text) > CAPTION_MAX_CHARS:
             raise CaptionError(f"the caption has {len(text):,} characters; at most {CAPTION_MAX_CHARS:,} are read")
@@ -202,7 +222,7 @@ def answer_fields(text: str) -> dict[str, Any]:
     if not text.startswith("{"):
         return _read_prompt(text)
     try:
-        fields: dict[str, Any] = json.loads(text)  # an object, as it starts with a brace
+        fields: dict[str, Any] = json.loads(text, object_pairs_hook=unique_keys)  # an object, as it starts with a brace
     except (ValueError, RecursionError) as error:
         try:
             return _read_prompt(text)  # prose may begin with a brace

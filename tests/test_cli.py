@@ -77,3 +77,17 @@ def test_markup_and_control_characters_are_only_text(text: str, tmp_path: Path) 
 def test_bytes_that_are_not_utf8_are_read_as_far_as_they_go() -> None:
     done = subprocess.run([MELODIFY, "describe", b"\xff a cat", "--json"], capture_output=True, check=True)
     MusicDescription.parse(done.stdout.decode())
+
+
+def test_captions_that_are_not_utf8_are_named_by_their_line() -> None:
+    done = subprocess.run([MELODIFY, "describe", "-"], input=b"a cat\n\xff\xfe\n", capture_output=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith(b"error: line 2 of standard input is not UTF-8") and done.stderr.count(b"\n") == 1
+
+
+def test_problems_as_json_do_not_steer_the_terminal(tmp_path: Path) -> None:
+    path = tmp_path / "file.jsonl"
+    path.write_text('{"\u009b31mX\u202e": 1}', encoding="utf-8")
+    done = melodify("dataset", "check", path, path, "--no-alike", "--json", expect=1)
+    assert done.stdout.isascii()
+    assert json.loads(done.stdout.splitlines()[0])["field"] == "\u009b31mX\u202e"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +60,120 @@ BROKEN: dict[str, tuple[str, str, str]] = {
     ),
     "too long a line": ('{"contents": "' + "x" * 1_200_000 + '"}', "line", "longer than"),
 }
+
+
+ANSWER = MODEL["parts"][0]["text"]
+BROKEN |= {
+    "half a surrogate in the caption": (
+        changed(contents=[turn("user", "half \ud800 pair"), MODEL]),
+        "contents[0].parts[0].text",
+        "surrogate",
+    ),
+    "half a surrogate in the answer": (
+        changed(contents=[USER, turn("model", ANSWER.replace('"description":"', '"description":"\udfff'))]),
+        "contents[1].parts[0].text",
+        "surrogate",
+    ),
+    "a key twice": ('{"contents": [],' + GOOD[0][1:], "line", "the key 'contents' stands twice"),
+    "a key of the answer twice": (
+        changed(contents=[USER, turn("model", '{"genre":"jazz",' + ANSWER[1:])]),
+        "contents[1].parts",
+        "the key 'genre' stands twice",
+    ),
+    "a caption of no width": (
+        changed(contents=[turn("user", "\u200b\u2060 "), MODEL]),
+        "contents[0].parts[0].text",
+        "empty",
+    ),
+    "an answer that never ends": (
+        changed(contents=[USER, turn("model", "```" + "\n" * 19_000 + "x")]),
+        "contents[1].parts",
+        "music",
+    ),
+}
+SUSPECT: dict[str, tuple[str, str, str]] = {
+    # read by Gemini, and by us; what is suspected in which field
+    "a key in the instruction": (
+        changed(systemInstruction=turn("system", "key sk-proj-abcdefghij0123456789")),
+        "systemInstruction.parts",
+        "secret",
+    ),
+    "a mail in the instruction": (
+        changed(systemInstruction=turn("system", "write to joe@x.org")),
+        "systemInstruction.parts",
+        "e-mail",
+    ),
+    "another field of a turn": (changed(contents=[{**USER, "weight": 0}, MODEL]), "contents[0].weight", "not a field"),
+    "another field of a part": (
+        changed(contents=[USER, {**MODEL, "parts": [{**MODEL["parts"][0], "bogus": 1}]}]),
+        "contents[1].parts[0].bogus",
+        "not a field",
+    ),
+    "a mail late in the caption": (
+        changed(contents=[turn("user", "lake " * 4_100 + "joe@x.org"), MODEL]),
+        "contents[0].parts",
+        "e-mail",
+    ),
+    "an escaped name": (
+        changed(contents=[USER, turn("model", ANSWER.replace('"description":"', r'"description":"Bj\u00f6rk '))]),
+        "contents[1].parts",
+        "'Björk'",
+    ),
+    "an escaped mail": (
+        changed(contents=[USER, turn("model", ANSWER.replace('"description":"', r'"description":"joe\u0040x.org '))]),
+        "contents[1].parts",
+        "e-mail",
+    ),
+    "an escaped half of a surrogate": (
+        changed(contents=[USER, turn("model", ANSWER.replace('"description":"', r'"description":"\ud800 '))]),
+        "contents[1].parts",
+        "surrogate",
+    ),
+    "a mark of byte order": ("\ufeff" + GOOD[0], "line", "byte-order mark"),
+}
+
+
+@pytest.mark.parametrize("name", SUSPECT)
+def test_what_is_suspect_is_named_once_with_its_field(name: str, tmp_path: Path) -> None:
+    line, field, what = SUSPECT[name]
+    path = tmp_path / "file.jsonl"
+    path.write_text("\n".join([*GOOD[1:], line]), encoding="utf-8")
+    [problem] = [problem for problem in dataset.check(path, alike=False) if problem.line]
+    assert (problem.line, problem.field) == (len(GOOD), field) and what in problem.what and problem.fix
+
+
+def test_a_turn_is_named_by_its_place_when_another_cannot_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "file.jsonl"
+    path.write_text(changed(contents=[{"role": "user", "parts": []}, turn("model", "mail joe@x.org")]), "utf-8")
+    assert [one.field for one in dataset.check(path) if "e-mail" in one.what] == ["contents[1].parts"]
+
+
+@pytest.mark.parametrize("name", ["a pipe", "a folder", "/dev/zero"])
+def test_what_is_no_file_is_refused(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    if name == "a pipe":
+        os.mkfifo(path)
+    elif name == "a folder":
+        path.mkdir()
+    for function in (dataset.check, dataset.read):
+        with pytest.raises(DatasetError, match=r"cannot read .*: it is not a regular file"):
+            function(path)
+
+
+def test_a_file_given_twice_counts_once(tmp_path: Path) -> None:
+    path = tmp_path / "file.jsonl"
+    path.write_text("{}", encoding="utf-8")
+    (tmp_path / "link.jsonl").symlink_to(path)
+    spellings = path, tmp_path / ".." / tmp_path.name / path.name, tmp_path / "link.jsonl"
+    assert dataset.check(*spellings) == dataset.check(path)
+
+
+def test_many_keys_do_not_take_long(tmp_path: Path) -> None:
+    path = tmp_path / "file.jsonl"
+    path.write_text("{" + ",".join(f'"{number}":0' for number in range(80_000)) + ',"0":1}', encoding="utf-8")
+    started = time.process_time()
+    assert dataset.check(path)
+    assert time.process_time() - started < 2
 
 
 @pytest.mark.parametrize("name", BROKEN)

@@ -129,6 +129,8 @@ def test_captions_are_one_line_and_not_empty() -> None:
     assert Caption.from_text(" a\n\tcat\u2028 ").text == "a cat"
     with pytest.raises(CaptionError, match="empty"):
         Caption.from_text(" \n\u200b ")
+    with pytest.raises(CaptionError, match="empty"):
+        Caption.from_text("\u2060\u200d")
     with pytest.raises(CaptionError, match="4,000"):
         Caption.from_text("a" * 10_000)
 

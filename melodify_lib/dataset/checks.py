@@ -7,28 +7,31 @@ an example, 1 GB a file, 5,000 validation examples. Tokens are counted as four c
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from melodify_lib.dataset import likeness
-from melodify_lib.dataset.contents import inspect
-from melodify_lib.dataset.form import parse_answer, parse_json
+from melodify_lib.dataset.contents import Found, has_half_surrogate, inspect, unescaped
+from melodify_lib.dataset.form import open_file, parse_answer, parse_json
 from melodify_lib.dataset.tables import GenreRow, unusual
 from melodify_lib.describe.embedding import embed
 from melodify_lib.errors import DatasetError, DescriptionError
 from melodify_lib.genres import GENRES, Genre
-from melodify_lib.nouns import MusicDescription
+from melodify_lib.nouns import DuplicateKeyError, MusicDescription, is_blank
 
 MAX_TOKENS = 131_072
 MAX_FILE_BYTES = 1_000_000_000
 MAX_VALIDATION_EXAMPLES = 5_000
 _BYTES_A_TOKEN = 4
 _LINE_BYTES = MAX_TOKENS * _BYTES_A_TOKEN * 2  # JSON escapes and field names take room too
+_BOM = b"\xef\xbb\xbf"
 _MOST_TO_LEAST = 2.0  # examples of the commonest genre to those of the rarest, before the file counts as unbalanced
 
 
@@ -66,10 +69,10 @@ def check(
     """
     problems: list[Problem] = []
     captions: dict[Place, str] = {}
-    for path in dict.fromkeys(paths):
+    for path in distinct(paths):
         try:
             size = path.stat().st_size
-            with path.open("rb") as file:
+            with open_file(path) as file:
                 for number, field, what, fix in _check_lines(file, "validation" in path.stem, genres, captions, path):
                     problems.append(Problem(path, number, field, what, fix))
         except OSError as error:
@@ -80,6 +83,14 @@ def check(
     if alike:
         problems += _check_likeness(captions, on_progress)
     return problems
+
+
+def distinct(paths: Iterable[Path]) -> list[Path]:
+    """Each file once, under the name that it was given first."""
+    found: dict[str, Path] = {}
+    for path in paths:
+        found.setdefault(os.path.realpath(path), path)
+    return list(found.values())
 
 
 def _check_likeness(captions: Mapping[Place, str], on_progress: Callable[[int, int], None] | None) -> Iterator[Problem]:
@@ -127,6 +138,8 @@ def _check_lines(
             yield (number, "line", "is blank", "delete the line")
             continue
         examples += 1
+        if number > 1 and line.startswith(_BOM):
+            yield (number, "line", "begins with a byte-order mark", "delete it; files were joined that each had one")
         problems, caption, music = _check_example(line)
         yield from ((number, *finding) for finding in problems)
         if music is not None:
@@ -161,72 +174,122 @@ def _check_file(examples: int, genres: Counter[str], is_validation: bool) -> Ite
 Finding = tuple[str, str, str]
 
 
-def _check_example(line: bytes) -> tuple[list[Finding], str | None, MusicDescription | None]:
-    """(field, what, fix) of each problem of a line; the caption and the music as far as they can be read."""
+def _read_record(line: bytes) -> dict[str, Any] | Finding:
+    """The object that a line is, or what is wrong with it."""
     try:
         record = parse_json(line)
+    except DuplicateKeyError as error:
+        return ("line", _short(error, 120), "keep one; readers see only the last")
     except ValueError as error:
-        return [("line", f"not JSON ({_short(error)})", "write one JSON object a line, in UTF-8")], None, None
+        return ("line", f"not JSON ({_short(error)})", "write one JSON object a line, in UTF-8")
+    if isinstance(record, dict):
+        return record
+    return ("line", f"is {_kind(record)}, not an object", "write one JSON object a line")
+
+
+def _check_example(line: bytes) -> tuple[list[Finding], str | None, MusicDescription | None]:
+    """(field, what, fix) of each problem of a line; the caption and the music as far as they can be read."""
+    record = _read_record(line)
     if not isinstance(record, dict):
-        return [("line", f"is {_kind(record)}, not an object", "write one JSON object a line")], None, None
+        return [record], None, None
     findings = [
         (_short(name), "is not a field of a tuning example", "use systemInstruction and contents")
         for name in record
         if name not in ("systemInstruction", "contents")
     ]
-    texts: list[str] = []
+    instruction = None
     if "systemInstruction" in record:
-        findings += _check_content("systemInstruction", record["systemInstruction"], ("system", None), texts)
+        problems, instruction = _check_content("systemInstruction", record["systemInstruction"], ("system", None))
+        findings += problems
+    if instruction is not None:
+        findings += _found("systemInstruction", _inspect_instruction(instruction))
     contents = record.get("contents")
     if not isinstance(contents, list) or len(contents) < 2:
         what = "is missing" if contents is None else f"is {_kind(contents)}"
         return [*findings, ("contents", what, "write a list: a user's turn, then the model's")], None, None
 
-    turns: list[str] = []
+    turns: list[str | None] = []  # None: cannot be read
     for index, content in enumerate(contents):
-        findings += _check_content(f"contents[{index}]", content, ("user", "model")[index % 2 :][:1], turns)
+        problems, text = _check_content(f"contents[{index}]", content, ("user", "model")[index % 2 :][:1])
+        findings += problems
+        turns.append(text)
     if len(contents) % 2:
         findings.append(
             (f"contents[{len(contents) - 1}].role", "the last turn is not the model's", "end with role model")
         )
-    tokens = sum(map(len, texts + turns)) / _BYTES_A_TOKEN
+    tokens = sum(len(text or "") for text in (instruction, *turns)) / _BYTES_A_TOKEN
     if tokens > MAX_TOKENS:
         findings.append(
             ("contents", f"about {tokens:,.0f} tokens; at most {MAX_TOKENS:,} are taken", "shorten the texts")
         )
     for index, text in enumerate(turns):
-        findings += [(f"contents[{index}].parts", _short(what), fix) for what, fix in inspect(text)]
-    if len(turns) != len(contents):  # a turn could not be read: said already
+        findings += _check_contents(f"contents[{index}]", text or "", is_answer=index % 2 == 1)
+    caption, answer = turns[0], turns[-1]
+    if caption is None or answer is None or None in turns:  # said already
         return findings, None, None
     try:
-        return findings, turns[0], parse_answer(turns[-1])[0]
+        return findings, caption, parse_answer(answer)[0]
     except DescriptionError as error:
         field = f"contents[{len(contents) - 1}].parts"
-        return [*findings, (field, _short(error, 200), "answer with the JSON of a music description")], turns[0], None
+        return [*findings, (field, _short(error, 200), "answer with the JSON of a music description")], caption, None
 
 
-def _check_content(field: str, content: Any, roles: tuple[str | None, ...], texts: list[str]) -> list[Finding]:
-    """Check one turn; its text goes into `texts` when it can be read."""
+def _check_content(field: str, content: Any, roles: tuple[str | None, ...]) -> tuple[list[Finding], str | None]:
+    """What is wrong with the form of one turn, and its text if that can be read."""
     wanted = roles[0]
     if not isinstance(content, dict):
-        return [(field, f"is {_kind(content)}, not an object", 'write {"role": …, "parts": [{"text": …}]}')]
-    findings: list[Finding] = []
+        return [(field, f"is {_kind(content)}, not an object", 'write {"role": …, "parts": [{"text": …}]}')], None
+    findings = [
+        (f"{field}.{_short(name)}", "is not a field of a turn", "use role and parts")
+        for name in content
+        if name not in ("role", "parts")
+    ]
     if content.get("role") not in roles:
         findings.append((f"{field}.role", f"is {_short(content.get('role'))!r}", f"write {wanted!r}; turns alternate"))
     parts = content.get("parts")
     if not isinstance(parts, list) or not parts:
-        return [*findings, (f"{field}.parts", f"is {_kind(parts)}", 'write a list: [{"text": …}]')]
-    text = ""
+        return [*findings, (f"{field}.parts", f"is {_kind(parts)}", 'write a list: [{"text": …}]')], None
+    texts: list[str] = []
     for index, part in enumerate(parts):
+        where = f"{field}.parts[{index}]"
+        findings += [
+            (f"{where}.{_short(name)}", "is not a field of a part", "a part holds a text and nothing else")
+            for name in (part if isinstance(part, dict) else ())
+            if name != "text"
+        ]
         value = part.get("text") if isinstance(part, dict) else None
-        if not isinstance(value, str) or not value.strip():
-            what = (
-                "has no text" if value is None else f"is {_kind(value)}" if not isinstance(value, str) else "is empty"
-            )
-            return [*findings, (f"{field}.parts[{index}].text", what, "write the text as a string that is not empty")]
-        text += value
-    texts.append(text)
-    return findings
+        if not isinstance(value, str):
+            what = "has no text" if value is None else f"is {_kind(value)}"
+            findings.append((f"{where}.text", what, "write the text as a string that is not empty"))
+        elif has_half_surrogate(value):
+            findings.append((f"{where}.text", _HALF, _WHOLE))
+        elif is_blank(value):
+            findings.append((f"{where}.text", "is empty", "write the text as a string that is not empty"))
+        else:
+            texts.append(value)
+    return findings, "".join(texts) if len(texts) == len(parts) else None
+
+
+def _check_contents(field: str, text: str, is_answer: bool) -> Iterator[Finding]:
+    if is_answer:  # JSON in JSON: it has escapes of its own
+        text = unescaped(text)
+        if has_half_surrogate(text):
+            yield (f"{field}.parts", _HALF, _WHOLE)
+    yield from _found(field, inspect(text))
+
+
+def _found(field: str, found: Iterable[Found]) -> Iterator[Finding]:
+    return ((f"{field}.parts", _short(what), fix) for what, fix in found)
+
+
+@lru_cache(maxsize=4)
+def _inspect_instruction(text: str) -> tuple[Found, ...]:
+    """It is the same in all lines, mostly."""
+    return tuple(inspect(text))
+
+
+_HALF = "has half of a surrogate pair (\\ud800 to \\udfff)"
+_WHOLE = "write the whole character, or delete it"
 
 
 def _kind(value: Any) -> str:

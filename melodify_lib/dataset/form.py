@@ -13,13 +13,14 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from pydantic import TypeAdapter, ValidationError
 
+from melodify_lib.dataset.contents import has_half_surrogate
 from melodify_lib.errors import DatasetError, DescriptionError
 from melodify_lib.genres import Genre
-from melodify_lib.nouns import ALTERNATIVES, MusicDescription, answer_fields, first_problem
+from melodify_lib.nouns import ALTERNATIVES, MusicDescription, answer_fields, first_problem, is_blank, unique_keys
 
 _GENRES: TypeAdapter[tuple[Genre, ...]] = TypeAdapter(tuple[Genre, ...])
 
@@ -82,16 +83,23 @@ def read(path: Path) -> list[Example]:
 def lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """The lines of a file that are not blank, with their numbers from 1."""
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             yield from ((number, line) for number, line in enumerate(file, start=1) if line.strip())
     except OSError as error:
         raise DatasetError(f"cannot read {path}: {error.strerror or error}") from error
 
 
+def open_file(path: Path) -> BinaryIO:
+    """Open a file that has an end: pipes may block for ever, devices go on for ever. Raises `DatasetError`."""
+    if path.exists() and not path.is_file():
+        raise DatasetError(f"cannot read {path}: it is not a regular file; give a JSONL file")
+    return path.open("rb")
+
+
 def parse_json(line: bytes) -> Any:
-    """The JSON value of a line. Raises `ValueError` for what is not UTF-8 or not JSON."""
+    """The JSON value of a line. Raises `ValueError` for what is not UTF-8, not JSON, or has a key twice."""
     try:
-        return json.loads(line.decode("utf-8-sig"), parse_constant=_refuse_constant)
+        return json.loads(line.decode("utf-8-sig"), parse_constant=_refuse_constant, object_pairs_hook=unique_keys)
     except RecursionError:
         raise ValueError("nested too deeply") from None
 
@@ -117,9 +125,9 @@ def _example(line: bytes, number: int, path: Path) -> Example:
             raise broken(f"contents[{turn}]", "not a turn of {role, parts: [{text}]}") from None
         if content["role"] != role if "role" in content else True:
             raise broken(f"contents[{turn}].role", f"must be {role!r}")
-        if any(0xD800 <= ord(character) <= 0xDFFF for character in texts[turn]):
+        if has_half_surrogate(texts[turn]):
             raise broken(f"contents[{turn}].parts", "the text has half of a surrogate pair (\\ud800 to \\udfff)")
-        if not texts[turn].strip():
+        if is_blank(texts[turn]):
             raise broken(f"contents[{turn}].parts", "the text is empty")
     if len(record["contents"]) != 2:
         raise broken("contents", f"has {len(record['contents'])} turns; this dataset is single-turn: user, then model")

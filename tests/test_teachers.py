@@ -478,3 +478,26 @@ def test_the_teachers_that_are_named_are_there() -> None:
     settings = Settings.load(allow_paid=True, openai_api_key=KEY, access_token=TOKEN, project="melodify")
     for name in teachers.TEACHERS:
         assert callable(teachers.teacher(name, settings, terms).teach)
+
+
+def test_what_nearly_repeats_another_is_asked_again_by_the_same_teacher(world: World, tmp_path: Path) -> None:
+    first: list[str] = []
+
+    def spoil(answer: dict[str, Any], question: dict[str, Any], time: int) -> Any:
+        first.append(answer["caption"])
+        return {**answer, "caption": first[0].rstrip(".") + "!!"} if len(first) == 2 else answer
+
+    world.spoil = spoil
+    summary = world.build(tmp_path)
+    assert summary.train + summary.validation + summary.test + sum(summary.dropped.values()) == LINES
+    assert len(world.emulator.served()) > LINES
+    assert summary.spent == pytest.approx(sum(one.get("cost", 0) for one in records(tmp_path)))
+
+
+def test_what_was_never_sent_is_not_booked(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paid, "FIRST_PAUSE_S", 0.0)
+    nowhere = "http://127.0.0.1:9"
+    with pytest.raises(CloudError, match="did not answer"):
+        world.teach(tmp_path, settings=world.settings(openai_base_url=nowhere, vertex_base_url=nowhere))
+    with open_journal(tmp_path) as opened:
+        assert opened.spent == pytest.approx(0)

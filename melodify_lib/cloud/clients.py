@@ -112,7 +112,11 @@ def openai_errors(settings: Settings) -> Iterator[None]:
     try:
         yield
     except APIConnectionError as error:  # a timeout is one too
-        raise CloudError(f"OpenAI did not answer: {error.message} Check the network and openai_base_url") from None
+        raise CloudError(
+            f"OpenAI did not answer: {error.message} Check the network and openai_base_url",
+            # By name: which HTTP library is below depends on the client's version. A closed client raises RuntimeError.
+            is_unsent=type(error.__cause__).__name__ in ("ConnectError", "ConnectTimeout", "RuntimeError"),
+        ) from None
     except APIStatusError as error:
         if error.code == "insufficient_quota":  # a 429 that no waiting mends
             raise CloudError("OpenAI says that the account's quota is used up; check its plan", status=402) from None
@@ -144,7 +148,10 @@ def google_errors(settings: Settings, service: str = "Vertex AI") -> Iterator[No
     except GoogleAPICallError as error:
         raise _refusal(service, int(error.code or 500), error.message, {}, settings) from None
     except (httpx.TransportError, requests.RequestException, RetryError) as error:
-        raise CloudError(f"{service} did not answer ({type(error).__name__}); check the network") from None
+        raise CloudError(
+            f"{service} did not answer ({type(error).__name__}); check the network",
+            is_unsent=isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)),
+        ) from None
     except (UnknownApiResponseError, JSONDecodeError, ValidationError) as error:
         raise CloudError(f"the answer of {service} cannot be read ({type(error).__name__})") from None
 

@@ -60,6 +60,10 @@ class GeminiModel:
             answers.problem(response),
         )
 
+    def open(self) -> None:
+        """A client for one lesson: a closed one sends nothing more, and a connection is bound to its event loop."""
+        self.client = clients.gemini(self.settings, retries=0)
+
     async def close(self) -> None:
         await self.client.aio.aclose()
         self.client.close()

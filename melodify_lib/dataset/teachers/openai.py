@@ -67,6 +67,10 @@ class OpenAIModel:
             _problem(response),
         )
 
+    def open(self) -> None:
+        """A client for one lesson: a closed one sends nothing more, and a connection is bound to its event loop."""
+        self.client = clients.openai(self.settings, retries=0)
+
     async def close(self) -> None:
         await self.client.close()
 

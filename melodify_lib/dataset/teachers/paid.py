@@ -60,6 +60,10 @@ class Model(Protocol):
         """One answer of at most `max_tokens`, thinking included. Raises `CloudError`; it does not try again."""
         ...
 
+    def open(self) -> None:
+        """Make ready to ask, again after `close`."""
+        ...
+
     async def close(self) -> None: ...
 
 
@@ -115,6 +119,7 @@ class _Lesson:
         """Ask for everything that is not known yet."""
         from aiolimiter import AsyncLimiter
 
+        self.model.open()
         try:
             self._agree()
             self._report()
@@ -196,7 +201,7 @@ class _Lesson:
         try:
             reply = await self.model.ask(prompt.INSTRUCTION, text, MAX_OUTPUT_TOKENS)
         except CloudError as error:
-            if error.status not in _MAYBE_BILLED:
+            if error.is_unsent or error.status not in _MAYBE_BILLED:
                 self.journal.unserved(key, attempt)
             raise
         else:

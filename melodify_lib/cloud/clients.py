@@ -6,6 +6,7 @@ settings alone, so the same code reaches a public service or one on this machine
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -156,6 +157,18 @@ def google_errors(settings: Settings, service: str = "Vertex AI") -> Iterator[No
         raise CloudError(f"the answer of {service} cannot be read ({type(error).__name__})") from None
 
 
+@contextmanager
+def readable(service: str) -> Iterator[None]:
+    """What an answer of another form than the service's raises while it is read, as `CloudError`.
+
+    The clients check little of it: a null is found where it is used. Only around one request and its reading.
+    """
+    try:
+        yield
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise CloudError(f"the answer of {service} cannot be read ({type(error).__name__})") from None
+
+
 def _refusal(
     service: str, status: int, message: str | None, headers: Mapping[str, str], settings: Settings
 ) -> CloudError:
@@ -164,8 +177,16 @@ def _refusal(
     else:
         said = redact(" ".join(str(message or "no reason given").split())[:300], settings)
         what = f"{service} answered {status}: {said}"
-    pause = headers.get("retry-after", "")
-    return CloudError(what, status=status, retry_after=float(pause) if pause.replace(".", "", 1).isdigit() else None)
+    return CloudError(what, status=status, retry_after=_seconds(headers.get("retry-after", "")))
+
+
+def _seconds(pause: str) -> float | None:
+    """A Retry-After in seconds; None for a date, or what is no time."""
+    try:
+        seconds = float(pause)
+    except ValueError:
+        return None
+    return seconds if math.isfinite(seconds) and seconds >= 0 else None
 
 
 def redact(text: str, settings: Settings) -> str:

@@ -75,13 +75,21 @@ class CloudError(MelodifyError):
     """A cloud service refused, failed, or did not answer in time; the message names it and says what to do.
 
     `status` is the HTTP status, None when no answer arrived; `retry_after` is in seconds, where the
-    service named a time.
+    service named a time. `is_unsent` when it is certain that the request never left.
     """
 
-    def __init__(self, message: str, *, status: int | None = None, retry_after: float | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        retry_after: float | None = None,
+        is_unsent: bool = False,
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.retry_after = retry_after
+        self.is_unsent = is_unsent
 
 
 class StoreError(MelodifyError):

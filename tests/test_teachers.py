@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import os
@@ -478,3 +479,128 @@ def test_the_teachers_that_are_named_are_there() -> None:
     settings = Settings.load(allow_paid=True, openai_api_key=KEY, access_token=TOKEN, project="melodify")
     for name in teachers.TEACHERS:
         assert callable(teachers.teacher(name, settings, terms).teach)
+
+
+def test_what_nearly_repeats_another_is_asked_again_by_the_same_teacher(world: World, tmp_path: Path) -> None:
+    first: list[str] = []
+
+    def spoil(answer: dict[str, Any], question: dict[str, Any], time: int) -> Any:
+        first.append(answer["caption"])
+        return {**answer, "caption": first[0].rstrip(".") + "!!"} if len(first) == 2 else answer
+
+    world.spoil = spoil
+    summary = world.build(tmp_path)
+    assert summary.train + summary.validation + summary.test + sum(summary.dropped.values()) == LINES
+    assert len(world.emulator.served()) > LINES
+    assert summary.spent == pytest.approx(sum(one.get("cost", 0) for one in records(tmp_path)))
+
+
+def test_what_was_never_sent_is_not_booked(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paid, "FIRST_PAUSE_S", 0.0)
+    nowhere = "http://127.0.0.1:9"
+    with pytest.raises(CloudError, match="did not answer"):
+        world.teach(tmp_path, settings=world.settings(openai_base_url=nowhere, vertex_base_url=nowhere))
+    with open_journal(tmp_path) as opened:
+        assert opened.spent == pytest.approx(0)
+
+
+def _shapes(teacher: str) -> list[Any]:
+    """Answers with 200 that no client should stumble over."""
+    if teacher == "gemini":
+        part = {"candidates": [{"content": {"parts": [{"text": "x"}]}}]}
+        return [
+            [], None, "hello", b'{"x":"\xff"}', {"candidates": [None]},
+            {"candidates": [{"content": {"parts": [None]}}]}, {"candidates": [{"content": None}]},
+            {**part, "usageMetadata": {"promptTokenCount": "x"}}, {**part, "usageMetadata": {}},
+        ]  # fmt: skip
+    base = {"id": "r", "object": "response", "status": "completed", "model": "m", "output": []}
+    contents: list[Any] = [None, [None], [{"type": "output_text", "text": 5}], [{"type": "output_text", "text": None}]]
+    items = [[{"id": "m", "type": "message", "role": "assistant", "content": one}] for one in contents]
+    return [
+        {}, [], None, "hello", b'{"x":"\xff"}', {**base, "output": None}, {**base, "output": [None]},
+        {**base, "usage": {}}, {**base, "usage": {"input_tokens": "9", "output_tokens": "9"}},
+        *({**base, "output": item} for item in items),
+    ]  # fmt: skip
+
+
+def test_answers_of_another_form_are_asked_again(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paid, "FIRST_PAUSE_S", 0.0)
+    shapes = iter(_shapes(world.teacher))
+    lock = threading.Lock()
+
+    def shape(request: Request) -> Fault | None:
+        with lock:
+            return next((Reply(body) for body in shapes), None)
+
+    world.emulator.fault = shape
+    taught = world.teach(tmp_path)
+    assert sum(one is None for one in taught.examples) <= 2
+
+
+def test_an_error_in_one_request_leaves_the_answers_to_the_others(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.emulator.pause_s = 0.05
+    whole, count = paid._Lesson._judge, iter(range(1_000))
+
+    def judge(self: Any, row: int, answer: Answered) -> Answered:
+        if next(count) == 0:
+            raise ZeroDivisionError
+        return whole(self, row, answer)
+
+    monkeypatch.setattr(paid._Lesson, "_judge", judge)
+    with pytest.raises(ZeroDivisionError):
+        world.teach(tmp_path)
+    assert sum("answered" in one for one in records(tmp_path)) == len(world.emulator.served()) - 1 > 0
+
+
+def test_counts_that_are_none_do_not_widen_the_budget(world: World, tmp_path: Path) -> None:
+    for said in (-(10**9), 10**15):
+        usage = {"input_tokens": said, "output_tokens": said, "total_tokens": 0}
+        counts = {"promptTokenCount": said, "candidatesTokenCount": said}
+        odd = {"output": [], "usage": usage, "usageMetadata": counts}
+        world.emulator.fault = once(Reply(odd), 3)
+        world.teach(tmp_path / str(said))
+        written = records(tmp_path / str(said))
+        most = max(one["most"] for one in written if "most" in one)
+        assert all(0 < one["cost"] <= most for one in written if "cost" in one)
+
+
+def test_a_journal_cannot_give_money_back(tmp_path: Path) -> None:
+    (tmp_path / JOURNAL_FILE).write_text('{"answered": "a", "attempt": 1, "cost": -9.0, "text": "{}"}\n')
+    with open_journal(tmp_path) as opened:
+        assert opened.spent == 0
+    (tmp_path / JOURNAL_FILE).write_text('{"answered": "a", "cost": NaN, "text": "{}"}\n{"unserved": "b"}\n')
+    with pytest.raises(DatasetError, match="line 1: damaged"), open_journal(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize("pause", ["\u00b2", "-1", "nan", "inf", "soon"])
+def test_a_pause_that_is_none_is_passed_over(
+    world: World, pause: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paid, "FIRST_PAUSE_S", 0.0)
+    busy = Reply(world.emulator.error(429, "busy"), 429, {"Retry-After": pause})
+    world.emulator.fault = once(busy, 2)
+    assert all(world.teach(tmp_path, 8).examples)
+
+
+def test_an_answer_that_trickles_is_given_up(openai: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clients, "TIMEOUT_S", 0.3)
+    monkeypatch.setattr(paid, "FIRST_PAUSE_S", 0.0)
+
+    async def trickle(*_: Any) -> None:
+        while True:
+            await asyncio.sleep(0.05)
+
+    asks = iter([trickle])
+    lesson = paid.PaidTeacher.teach
+
+    def teach(self: paid.PaidTeacher, *given: Any) -> Any:
+        whole = self.model.ask
+        monkeypatch.setattr(self.model, "ask", lambda *words: next(asks, whole)(*words))
+        return lesson(self, *given)
+
+    monkeypatch.setattr(paid.PaidTeacher, "teach", teach)
+    assert all(openai.teach(tmp_path, 4).examples)
+    assert sum("asked" in one for one in records(tmp_path)) == 5

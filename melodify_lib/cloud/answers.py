@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from google.genai.types import GenerateContentResponse, Part
+
+
+MOST_TOKENS = 10_000_000
+"""No model reads or writes more in one request; a count above it is none."""
+
+
+def count(said: Any, otherwise: int) -> int:
+    """How many tokens a service says that it bills; `otherwise` where that cannot be a count."""
+    if isinstance(said, str) and said.isascii() and said.isdigit() and len(said) < 10:  # JSON's 64-bit integers
+        said = int(said)
+    is_count = isinstance(said, int) and not isinstance(said, bool) and 0 <= said <= MOST_TOKENS
+    return int(said) if is_count else otherwise
 
 
 def text(response: GenerateContentResponse) -> str:

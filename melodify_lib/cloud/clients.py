@@ -6,6 +6,7 @@ settings alone, so the same code reaches a public service or one on this machine
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -112,7 +113,11 @@ def openai_errors(settings: Settings) -> Iterator[None]:
     try:
         yield
     except APIConnectionError as error:  # a timeout is one too
-        raise CloudError(f"OpenAI did not answer: {error.message} Check the network and openai_base_url") from None
+        raise CloudError(
+            f"OpenAI did not answer: {error.message} Check the network and openai_base_url",
+            # By name: which HTTP library is below depends on the client's version. A closed client raises RuntimeError.
+            is_unsent=type(error.__cause__).__name__ in ("ConnectError", "ConnectTimeout", "RuntimeError"),
+        ) from None
     except APIStatusError as error:
         if error.code == "insufficient_quota":  # a 429 that no waiting mends
             raise CloudError("OpenAI says that the account's quota is used up; check its plan", status=402) from None
@@ -144,8 +149,23 @@ def google_errors(settings: Settings, service: str = "Vertex AI") -> Iterator[No
     except GoogleAPICallError as error:
         raise _refusal(service, int(error.code or 500), error.message, {}, settings) from None
     except (httpx.TransportError, requests.RequestException, RetryError) as error:
-        raise CloudError(f"{service} did not answer ({type(error).__name__}); check the network") from None
+        raise CloudError(
+            f"{service} did not answer ({type(error).__name__}); check the network",
+            is_unsent=isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)),
+        ) from None
     except (UnknownApiResponseError, JSONDecodeError, ValidationError) as error:
+        raise CloudError(f"the answer of {service} cannot be read ({type(error).__name__})") from None
+
+
+@contextmanager
+def readable(service: str) -> Iterator[None]:
+    """What an answer of another form than the service's raises while it is read, as `CloudError`.
+
+    The clients check little of it: a null is found where it is used. Only around one request and its reading.
+    """
+    try:
+        yield
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise CloudError(f"the answer of {service} cannot be read ({type(error).__name__})") from None
 
 
@@ -157,8 +177,16 @@ def _refusal(
     else:
         said = redact(" ".join(str(message or "no reason given").split())[:300], settings)
         what = f"{service} answered {status}: {said}"
-    pause = headers.get("retry-after", "")
-    return CloudError(what, status=status, retry_after=float(pause) if pause.replace(".", "", 1).isdigit() else None)
+    return CloudError(what, status=status, retry_after=_seconds(headers.get("retry-after", "")))
+
+
+def _seconds(pause: str) -> float | None:
+    """A Retry-After in seconds; None for a date, or what is no time."""
+    try:
+        seconds = float(pause)
+    except ValueError:
+        return None
+    return seconds if math.isfinite(seconds) and seconds >= 0 else None
 
 
 def redact(text: str, settings: Settings) -> str:

@@ -44,8 +44,8 @@ class Price(BaseModel):
     tuning_source: str = ""
 
     def of(self, input_tokens: float, output_tokens: float) -> float:
-        """Dollars for so many tokens."""
-        return (input_tokens * self.input + output_tokens * self.output) / 1e6
+        """Dollars for so many tokens; never less than none, which would widen a budget."""
+        return (max(input_tokens, 0) * self.input + max(output_tokens, 0) * self.output) / 1e6
 
 
 def price(model: str, settings: Settings) -> Price:

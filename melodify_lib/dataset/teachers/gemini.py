@@ -37,7 +37,7 @@ class GeminiModel:
         from google.genai import types
 
         thinking = types.ThinkingConfig(thinking_level=types.ThinkingLevel(self.thinking)) if self.thinking else None
-        with clients.google_errors(self.settings):
+        with clients.google_errors(self.settings), clients.readable("Vertex AI"):
             response = await self.client.aio.models.generate_content(
                 model=self.name,
                 contents=question,
@@ -49,16 +49,19 @@ class GeminiModel:
                     thinking_config=thinking,
                 ),
             )
-        # An answer without figures is taken at its most.
-        used = response.usage_metadata
-        asked = used.prompt_token_count if used else None
-        answered = (used.candidates_token_count or 0) + (used.thoughts_token_count or 0) if used else max_tokens
-        return Reply(
-            answers.text(response),
-            len(instruction) + len(question) if asked is None else asked,
-            answered,
-            answers.problem(response),
-        )
+            # An answer without figures is taken at its most.
+            used = response.usage_metadata
+            said = [used.candidates_token_count or 0, used.thoughts_token_count or 0] if used else [max_tokens]
+            return Reply(
+                answers.text(response),
+                answers.count(used.prompt_token_count if used else None, len(instruction) + len(question)),
+                sum(answers.count(one, max_tokens) for one in said),
+                answers.problem(response),
+            )
+
+    def open(self) -> None:
+        """A client for one lesson: a closed one sends nothing more, and a connection is bound to its event loop."""
+        self.client = clients.gemini(self.settings, retries=0)
 
     async def close(self) -> None:
         await self.client.aio.aclose()

@@ -14,6 +14,7 @@ counts at its most. A run that goes on reads the same figures as the one that wa
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -111,12 +112,12 @@ def _read(data: bytes, path: Path) -> tuple[list[Answered], float, int]:
             if not line.endswith(b"\n"):
                 break
             if "asked" in record:
-                most[record["asked"]] = float(record["most"])
+                most[record["asked"]] = _dollars(record["most"])
                 spent += most[record["asked"]]
             elif "unserved" in record:
                 spent -= most.pop(record["unserved"], 0.0)
             else:
-                spent += float(record["cost"]) - most.pop(record["answered"], 0.0)
+                spent += _dollars(record["cost"]) - most.pop(record["answered"], 0.0)
                 answers.append(
                     Answered(record["answered"], record.get("text"), record.get("kind", ""), record.get("reason", ""))
                 )
@@ -126,3 +127,10 @@ def _read(data: bytes, path: Path) -> tuple[list[Answered], float, int]:
             raise DatasetError(f"{path}, line {number}: damaged; delete the line, or start in another folder") from None
         whole += len(line)
     return answers, spent, whole
+
+
+def _dollars(value: float) -> float:
+    """What a line says that it cost: never less than nothing. Raises `ValueError` for what is no amount."""
+    if not math.isfinite(dollars := float(value)):
+        raise ValueError("not an amount")
+    return max(dollars, 0.0)

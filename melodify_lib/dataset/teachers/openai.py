@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from melodify_lib.cloud import clients
+from melodify_lib.cloud import answers, clients
 from melodify_lib.cloud.prices import Price, price
 from melodify_lib.dataset.teachers import Terms
 from melodify_lib.dataset.teachers.paid import PaidTeacher, Reply
@@ -48,7 +48,7 @@ class OpenAIModel:
             "strict": True,
         }
         reasoning: Reasoning | Omit = {"effort": cast("ReasoningEffort", self.thinking)} if self.thinking else omit
-        with clients.openai_errors(self.settings):
+        with clients.openai_errors(self.settings), clients.readable("OpenAI"):
             response = await self.client.responses.create(
                 model=self.name,
                 instructions=instruction,
@@ -58,14 +58,18 @@ class OpenAIModel:
                 max_output_tokens=max_tokens,
                 store=False,
             )
-        # An answer without figures is taken at its most.
-        used = response.usage
-        return Reply(
-            response.output_text,
-            used.input_tokens if used else len(instruction) + len(question),
-            used.output_tokens if used else max_tokens,
-            _problem(response),
-        )
+            # An answer without figures is taken at its most.
+            used = response.usage
+            return Reply(
+                response.output_text,
+                answers.count(getattr(used, "input_tokens", None), len(instruction) + len(question)),
+                answers.count(getattr(used, "output_tokens", None), max_tokens),
+                _problem(response),
+            )
+
+    def open(self) -> None:
+        """A client for one lesson: a closed one sends nothing more, and a connection is bound to its event loop."""
+        self.client = clients.openai(self.settings, retries=0)
 
     async def close(self) -> None:
         await self.client.close()

@@ -11,13 +11,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from melodify_lib.cloud import loop
+from melodify_lib.cloud import clients, loop
 from melodify_lib.cloud.prices import BYTES_A_TOKEN, Price, require_budget
 from melodify_lib.dataset.form import Example
 from melodify_lib.dataset.tables import Tables
 from melodify_lib.dataset.teachers import Assignment, Estimate, Progress, Taught, Terms, prompt
 from melodify_lib.dataset.teachers.journal import JOURNAL_FILE, Answered, Journal, open_journal
-from melodify_lib.errors import BudgetError, CloudError, MelodifyError
+from melodify_lib.errors import BudgetError, CloudError
 from melodify_lib.nouns import sha256
 
 if TYPE_CHECKING:
@@ -58,6 +58,10 @@ class Model(Protocol):
 
     async def ask(self, instruction: str, question: str, max_tokens: int) -> Reply:
         """One answer of at most `max_tokens`, thinking included. Raises `CloudError`; it does not try again."""
+        ...
+
+    def open(self) -> None:
+        """Make ready to ask, again after `close`."""
         ...
 
     async def close(self) -> None: ...
@@ -104,7 +108,7 @@ class _Lesson:
         self.paid = asyncio.Condition()
         self.in_flight = 0
         self.budget = 0.0
-        self.failure: MelodifyError | None = None
+        self.failure: Exception | None = None
         self._recall()
 
     def taught(self) -> Taught:
@@ -115,6 +119,7 @@ class _Lesson:
         """Ask for everything that is not known yet."""
         from aiolimiter import AsyncLimiter
 
+        self.model.open()
         try:
             self._agree()
             self._report()
@@ -169,7 +174,7 @@ class _Lesson:
                     return
                 try:
                     await self._ask(row)
-                except MelodifyError as error:  # the others finish what they have asked, and it is kept
+                except Exception as error:  # the others finish what they have asked, and it is kept
                     self.failure = error
                     return
             self._report()
@@ -194,9 +199,9 @@ class _Lesson:
         text = prompt.put(self.questions[row], str(self.unfit[row][-1]) if self.unfit[row] else "")
         await self._afford(key, attempt, text)
         try:
-            reply = await self.model.ask(prompt.INSTRUCTION, text, MAX_OUTPUT_TOKENS)
+            reply = await self._reply(text)
         except CloudError as error:
-            if error.status not in _MAYBE_BILLED:
+            if error.is_unsent or error.status not in _MAYBE_BILLED:
                 self.journal.unserved(key, attempt)
             raise
         else:
@@ -209,6 +214,14 @@ class _Lesson:
             async with self.paid:
                 self.in_flight -= 1
                 self.paid.notify_all()
+
+    async def _reply(self, text: str) -> Reply:
+        """The model's answer within a time: the clients' own limit starts anew with each byte that arrives."""
+        try:
+            async with asyncio.timeout(clients.TIMEOUT_S):
+                return await self.model.ask(prompt.INSTRUCTION, text, MAX_OUTPUT_TOKENS)
+        except TimeoutError:
+            raise CloudError(f"{self.model.name} gave no whole answer in {clients.TIMEOUT_S:g} s") from None
 
     async def _afford(self, key: str, attempt: int, text: str) -> None:
         """Take the money for one request at its most, or wait for others to give back what they did not need."""

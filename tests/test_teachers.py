@@ -598,7 +598,11 @@ def test_an_answer_that_trickles_is_given_up(openai: World, tmp_path: Path, monk
 
     def teach(self: paid.PaidTeacher, *given: Any) -> Any:
         whole = self.model.ask
-        monkeypatch.setattr(self.model, "ask", lambda *words: next(asks, whole)(*words))  # noqa: PLW0108 - each time another
+
+        def ask(*words: Any) -> Any:
+            return next(asks, whole)(*words)
+
+        monkeypatch.setattr(self.model, "ask", ask)
         return lesson(self, *given)
 
     monkeypatch.setattr(paid.PaidTeacher, "teach", teach)

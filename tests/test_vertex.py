@@ -313,7 +313,7 @@ def test_nothing_is_sent_without_leave_a_budget_a_price_and_a_bucket(
     with pytest.raises(CloudError, match="404"):
         tuner(settings(cloud, bucket="elsewhere"), Plan(budget=1)).tune(train, out)
     (out / "describer.json").write_text("{}")
-    with pytest.raises(ModelError, match="holds a local describer"):
+    with pytest.raises(ModelError, match="another kind of describer"):
         tuner(settings(cloud), Plan(budget=1)).tune(train, out)
     assert ordered(cloud) == [] and objects(cloud) == []
 
@@ -477,3 +477,112 @@ def test_the_command_line_tunes_and_tears_down(
     assert isinstance(done.exception, InputError) and "--describer-model FOLDER" in str(done.exception)
     done = CliRunner().invoke(cli.app, ["teardown", str(tmp_path)])
     assert done.exit_code == 0 and done.stdout.count("deleted ") == 3
+
+
+# Cards that are not to be trusted
+
+PARENT = "projects/melodify/locations/us-central1"
+
+
+def made(cloud: VertexEmulator, folder: Path, **more: Any) -> tuned.VertexCard:
+    """What a job left, without training; `more` is what the card says instead."""
+    labels = {"melodify-request": "a" * 32, "melodify-run": "b" * 16}
+    model, endpoint, job = (f"{PARENT}/{kind}" for kind in ("models/7", "endpoints/9", "tuningJobs/5"))
+    spec = {"trainingDatasetUri": f"gs://{gcs.BUCKET}/datasets/{'0' * 64}.jsonl"}
+    cloud.jobs[job] = {
+        "name": job, "state": "JOB_STATE_SUCCEEDED", "labels": labels, "supervisedTuningSpec": spec,
+        "tunedModel": {"model": f"{model}@1", "endpoint": endpoint},
+    }  # fmt: skip
+    for number in (7, 8):
+        cloud.models[f"{PARENT}/models/{number}"] = {"name": f"{PARENT}/models/{number}", "labels": labels}
+    for number in (9, 10):
+        serves = [{"id": "1", "model": model}] if number == 9 else []
+        name = f"{PARENT}/endpoints/{number}"
+        cloud.endpoints[name] = {"name": name, "deployedModels": serves}
+    card = {"asks": endpoint, "base_model": "gemini-x", "job": job, "model": f"{model}@1", "labels": labels}
+    one = tuned.VertexCard(**{**card, **more})
+    one.save(folder)
+    return one
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"asks": f"{PARENT}/endpoints/10"},
+        {"asks": "projects/prod/locations/us-central1/endpoints/9"},
+        {"asks": f"{PARENT}/endpoints/9?x="},
+        {"model": f"{PARENT}/models/8"},
+        {"model": None},
+        {"job": "anything"},
+        {"job": f"{PARENT}/tuningJobs/6"},
+        {"labels": {}},
+        {"labels": {"melodify-request": "a" * 32, "melodify-run": "c" * 16}},
+        {"files": ("gs://prod-backups/db/dump.sql",)},
+        {"files": (f"gs://{gcs.BUCKET}/songs/one.wav",)},
+    ],
+)
+def test_what_a_card_does_not_prove_is_not_deleted(cloud: VertexEmulator, tmp_path: Path, wrong: Any) -> None:
+    made(cloud, tmp_path, **wrong)
+    with pytest.raises(ModelError):
+        teardown.teardown(tmp_path, settings(cloud))
+    assert {one.method for one in cloud.log} <= {"GET"} and tuned.load(tmp_path)
+    assert (len(cloud.models), len(cloud.endpoints)) == (2, 2)
+
+
+def test_an_endpoint_that_serves_others_too_stays(cloud: VertexEmulator, tmp_path: Path) -> None:
+    card = made(cloud, tmp_path)
+    cloud.endpoints[card.asks]["deployedModels"].append({"id": "2", "model": f"{PARENT}/models/8"})
+    assert teardown.teardown(tmp_path, settings(cloud)) == [f"{PARENT}/models/7"]
+    assert [one["id"] for one in cloud.endpoints[card.asks]["deployedModels"]] == ["2"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        [],
+        {"name": "x", "error": {"message": f"bad token {TOKEN}"}},
+        {"deployedModels": [{"model": f"{PARENT}/models/7"}]},
+        {"deployedModels": "x"},
+        {"error": "boom"},
+        {"name": 5},
+        {"name": "projects/../operations/1"},
+    ],
+)
+def test_odd_answers_while_tearing_down_are_cloud_errors(cloud: VertexEmulator, tmp_path: Path, body: Any) -> None:
+    made(cloud, tmp_path)
+    cloud.fault = lambda request: Reply(body) if "/endpoints" in request.path else None
+    with pytest.raises(CloudError) as caught:
+        teardown.teardown(tmp_path, settings(cloud))
+    assert TOKEN not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "asks",
+    ["projects/evil/locations/us-central1/endpoints/6", "//127.0.0.1:1/evil", "projects/p@127.0.0.1:1/", "../../v1/x"],
+)
+def test_a_card_of_another_project_is_not_asked(cloud: VertexEmulator, asks: str) -> None:
+    with pytest.raises(ModelError, match="no endpoint of project 'melodify'"):
+        GeminiDescriber(settings(cloud), tuned.VertexCard(asks=asks, base_model="gemini-x"))
+
+
+def test_two_who_order_the_same_at_once_end_with_one_job(cloud: VertexEmulator, files: Path, tmp_path: Path) -> None:
+    cloud.hold.clear()
+    barrier = threading.Barrier(2, timeout=20)
+    waiting = [1, 1]
+
+    def together(request: Request) -> None:
+        if request.method == "POST" and request.path.endswith("/tuningJobs") and waiting:
+            waiting.pop()
+            barrier.wait()
+
+    cloud.fault = together
+    watchers = [
+        threading.Thread(target=lambda n=n: tune(cloud, files, tmp_path / n), daemon=True) for n in ("one", "two")
+    ]
+    for watcher in watchers:
+        watcher.start()
+    _wait(lambda: len(cloud.jobs) == 2 and any(job["state"] == "JOB_STATE_CANCELLED" for job in cloud.jobs.values()))
+    cloud.hold.set()
+    for watcher in watchers:
+        watcher.join(60)
+    assert sum(job["state"] == "JOB_STATE_CANCELLED" for job in cloud.jobs.values()) == 1

@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -14,7 +15,14 @@ from melodify_lib.errors import ModelError
 from melodify_lib.nouns import Sha256, first_problem
 from melodify_lib.store import FolderStore
 
+if TYPE_CHECKING:
+    from melodify_lib.settings import Settings
+
 CARD_FILE = "vertex.json"
+_NAME = re.compile(
+    r"projects/(?P<project>[a-z0-9][a-z0-9.:-]*)/locations/(?P<location>[a-z0-9-]+)"
+    r"/(?P<kind>[A-Za-z]+)/(?P<number>[0-9]+)(?:@[0-9a-z-]+)?"
+)
 
 
 class VertexCard(BaseModel):
@@ -43,6 +51,20 @@ class VertexCard(BaseModel):
     def save(self, folder: Path) -> None:
         """Write the card into `folder`."""
         FolderStore(folder).put(CARD_FILE, f"{self.model_dump_json(indent=1)}\n".encode())
+
+
+def own(name: str, kind: str, settings: Settings) -> str | None:
+    """`name` of an endpoint, a model or a tuning job under the settings' own project; None when it is another's.
+
+    The service names a project by its number, which cannot be told from another's: so the name is put
+    under the project and place of the settings, and what is there is never somebody else's.
+    """
+    match = _NAME.fullmatch(name)
+    if match is None or match["kind"] != kind or match["location"] != settings.location:
+        return None
+    if match["project"] != settings.project and not match["project"].isdigit():
+        return None
+    return f"projects/{settings.project}/locations/{settings.location}/{kind}/{match['number']}"
 
 
 def load(folder: Path) -> VertexCard:

@@ -7,6 +7,7 @@ worst that a caption can do is to get other music.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,7 +17,7 @@ from melodify_lib.cloud import answers, clients, prices, tuned
 from melodify_lib.cloud.tuned import VertexCard
 from melodify_lib.dataset.form import SYSTEM_INSTRUCTION
 from melodify_lib.describe.local import check_genre
-from melodify_lib.errors import DescriptionError
+from melodify_lib.errors import DescriptionError, ModelError
 from melodify_lib.fingerprint import fingerprint
 from melodify_lib.genres import GENRES
 from melodify_lib.nouns import ALTERNATIVES, BPM_MAX, BPM_MIN, Caption, MusicDescription, StageVersion, sha256
@@ -45,9 +46,10 @@ class GeminiDescriber:
     """Describes the music for a caption by asking Gemini on Vertex AI."""
 
     def __init__(self, settings: Settings, card: VertexCard) -> None:
-        """Raises `PaidError` where the settings do not allow it."""
+        """Raises `PaidError` where the settings do not allow it, `ModelError` where the model is another project's."""
         self.settings = settings
         self.card = card
+        self._asks = _address(card, settings)
         self._client = clients.gemini(settings)
         self._thinking = prices.thinking(card.base_model, settings)
 
@@ -74,7 +76,7 @@ class GeminiDescriber:
         problem = ""
         for _ in range(ATTEMPTS):
             with clients.google_errors(self.settings):
-                response = self._client.models.generate_content(model=self.card.asks, contents=turns, config=config)
+                response = self._client.models.generate_content(model=self._asks, contents=turns, config=config)
             problem, text = answers.problem(response), answers.text(response)
             if not problem:
                 try:
@@ -115,6 +117,18 @@ class GeminiDescriber:
                 types.ThinkingConfig(thinking_level=types.ThinkingLevel(self._thinking)) if self._thinking else None
             ),
         )
+
+
+def _address(card: VertexCard, settings: Settings) -> str:
+    """What is asked: captions and the token go to the settings' own project, whatever a card says."""
+    if re.fullmatch(r"[a-z0-9][a-z0-9.-]*", card.asks):  # an untuned model
+        return card.asks
+    if (name := tuned.own(card.asks, "endpoints", settings)) is None:
+        raise ModelError(
+            f"the card names {card.asks!r}, which is no endpoint of project {settings.project!r} in "
+            f"{settings.location}: set MELODIFY_PROJECT and MELODIFY_LOCATION, or take another card"
+        )
+    return name
 
 
 def _schema(genres: Sequence[str]) -> types.Schema:

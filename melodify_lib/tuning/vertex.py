@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING
 
 from melodify_lib.cloud import clients
 from melodify_lib.cloud.prices import BYTES_A_TOKEN, price, require_budget
-from melodify_lib.cloud.tuned import VertexCard
+from melodify_lib.cloud.tuned import CARD_FILE, VertexCard
 from melodify_lib.dataset.checks import MAX_VALIDATION_EXAMPLES
 from melodify_lib.dataset.form import read
-from melodify_lib.describe.heads import CARD_FILE as LOCAL_CARD_FILE
-from melodify_lib.errors import BudgetError, CloudError, DatasetError, ModelError, SettingsError
+from melodify_lib.errors import BudgetError, CloudError, DatasetError, SettingsError
+from melodify_lib.model_folder import prepare
 from melodify_lib.nouns import sha256
 from melodify_lib.tuning import Plan
 from melodify_lib.tuning.local import TuningResult
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 POLL_S = 20.0
 """How often a job is looked at."""
 ADAPTER_SIZES = {1: "ONE", 2: "TWO", 4: "FOUR", 8: "EIGHT", 16: "SIXTEEN", 32: "THIRTY_TWO"}
-_REQUEST, _DATASET, _RUN, _EXPIRES = (f"melodify-{what}" for what in ("request", "dataset", "run", "expires"))
+REQUEST_LABEL, _DATASET, RUN_LABEL, _EXPIRES = (f"melodify-{what}" for what in ("request", "dataset", "run", "expires"))
 _FOLDER = "datasets"
 _NOT_FOUND = 404
 
@@ -93,7 +93,7 @@ class VertexTuner:
         """
         started = time.perf_counter()
         order = self._order(train, validation)
-        _prepare(out)
+        prepare(out, CARD_FILE)
         with clients.google_errors(self.settings):
             job = self._find(order) or self._submit(order)
             job = self._watch(job, order, on_progress)
@@ -131,7 +131,7 @@ class VertexTuner:
     def _find(self, order: _Order) -> types.TuningJob | None:
         """The newest job of the same order that is not lost: running, or with a model that is still there."""
         for job in self.client.tunings.list(config={"page_size": 100}):
-            if (job.labels or {}).get(_REQUEST) != order.label:
+            if (job.labels or {}).get(REQUEST_LABEL) != order.label:
                 continue
             if job.has_succeeded and self._is_served(job):
                 self.plan.on_event(f"the same was tuned before: {job.name}")
@@ -171,9 +171,9 @@ class VertexTuner:
             # Each checkpoint would be served by an endpoint of its own.
             export_last_checkpoint_only=True,
             labels={
-                _REQUEST: order.label,
+                REQUEST_LABEL: order.label,
                 _DATASET: order.sha256[:32],
-                _RUN: token_hex(8),
+                RUN_LABEL: token_hex(8),
                 _EXPIRES: f"{datetime.now(UTC) + timedelta(days=plan.keep_days):%Y-%m-%d}",
             },
             # Never sent again by the client: an order whose answer was lost may have been taken.
@@ -192,7 +192,26 @@ class VertexTuner:
                 raise
             return taken
         plan.on_event(f"ordered: {job.name}")
-        return job
+        return self._older(job, order)
+
+    def _older(self, job: types.TuningJob, order: _Order) -> types.TuningJob:
+        """`job`, or an older one that another process ordered in the meantime; then `job` is cancelled.
+
+        Both processes look after they have ordered, so at least the second sees the first's, and both go by
+        the same order of age.
+        """
+        rivals = [
+            one
+            for one in self.client.tunings.list(config={"page_size": 100})
+            if (one.labels or {}).get(REQUEST_LABEL) == order.label
+            and (one.name == job.name or (not one.has_ended and _state(one) != "CANCELLING"))
+        ]
+        oldest = min(rivals, key=_age, default=job)
+        if oldest.name == job.name or not job.name:
+            return job
+        self.plan.on_event(f"the same was ordered by another just before: {oldest.name}")
+        self._cancel(job.name)
+        return oldest
 
     def _upload(self, order: _Order) -> list[str]:
         """Put the files into the bucket, unless they are there; returns their gs:// addresses."""
@@ -281,14 +300,9 @@ class VertexTuner:
         )
 
 
-def _prepare(out: Path) -> None:
-    """Make the folder before the work. Raises `ModelError` where it cannot be, or has a local describer in it."""
-    if (out / LOCAL_CARD_FILE).exists():
-        raise ModelError(f"{out} holds a local describer; name another folder with --out")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ModelError(f"cannot write into {out}: {error.strerror or error}") from error
+def _age(job: types.TuningJob) -> tuple[float, str]:
+    """Sorts jobs, the oldest first; the name decides between two of the same moment."""
+    return (job.create_time.timestamp() if job.create_time else 0.0, job.name or "")
 
 
 def _state(job: types.TuningJob) -> str:

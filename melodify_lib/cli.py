@@ -55,6 +55,7 @@ DescriberModel = Annotated[
     Path | None, typer.Option("--describer-model", help="Folder of a tuned describer; the one that ships if not given.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, and nothing else there.")]
+TABLES = Path("data/generate_jsonl")
 Source = Annotated[Path, typer.Option("--source", help="Folder with the teacher's tables.")]
 JsonlFile = Annotated[Path, typer.Argument(metavar="FILE", help="A JSONL file.")]
 
@@ -246,7 +247,7 @@ def doctor() -> None:
 
 @dataset_app.command("build")
 def dataset_build(
-    source: Source = Path("data/generate_jsonl"),
+    source: Source = TABLES,
     out_dir: Annotated[Path, typer.Option("--out", "-o", help="Folder for the three splits.")] = Path("runs/dataset"),
     per_genre: Annotated[int | None, typer.Option(help="Examples a genre, all splits together.")] = None,
     seed: Annotated[int, typer.Option(help="Another seed, another choice of scenes; offline, the same bytes.")] = 0,
@@ -288,7 +289,10 @@ def dataset_build(
 def dataset_check(
     files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="JSONL files; several are splits of one set.")],
     source: Annotated[
-        Path | None, typer.Option("--source", help="Folder with genres.yaml: also check tempos and line-ups.")
+        Path | None,
+        typer.Option(
+            "--source", help="Folder with genres.yaml, for tempos and line-ups; data/generate_jsonl if it is here."
+        ),
     ] = None,
     alike: Annotated[
         bool, typer.Option("--alike/--no-alike", help="Look for near-duplicates and leaked scenes (15 ms a caption).")
@@ -304,6 +308,8 @@ def dataset_check(
     from melodify_lib.dataset.tables import load_genres
 
     files = distinct(files)
+    if source is None and (TABLES / "genres.yaml").exists():
+        source = TABLES
     genres = load_genres(source) if source is not None else None
     with _progress("Comparing") as on_progress:
         problems = dataset.check(*files, genres=genres, alike=alike, on_progress=on_progress)

@@ -214,10 +214,13 @@ def test_what_is_wrong_with_an_answer_is_said_and_asked_again(openai: World, tmp
 
 
 def test_what_stays_invalid_is_dropped_and_counted_by_reason(world: World, tmp_path: Path) -> None:
+    moods: list[str] = []
+
     def spoil(answer: dict[str, Any], question: dict[str, Any], time: int) -> Any:
-        if question["genre"] == "jazz" and question["mood"] == "elegant":
-            return {**answer, "bpm": 259}
-        return answer
+        if question["genre"] != "jazz":
+            return answer
+        moods.append(question["mood"])
+        return {**answer, "bpm": 259} if question["mood"] == moods[0] else answer
 
     world.spoil = spoil
     summary = world.build(tmp_path)
@@ -482,11 +485,10 @@ def test_the_teachers_that_are_named_are_there() -> None:
 
 
 def test_what_nearly_repeats_another_is_asked_again_by_the_same_teacher(world: World, tmp_path: Path) -> None:
-    first: list[str] = []
+    alike = iter(["A ginger cat sleeps on a red sofa.", "A ginger cat is sleeping on a red sofa."])
 
     def spoil(answer: dict[str, Any], question: dict[str, Any], time: int) -> Any:
-        first.append(answer["caption"])
-        return {**answer, "caption": first[0].rstrip(".") + "!!"} if len(first) == 2 else answer
+        return {**answer, "caption": next(alike, answer["caption"])}
 
     world.spoil = spoil
     summary = world.build(tmp_path)

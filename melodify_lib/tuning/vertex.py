@@ -7,10 +7,11 @@ that is still there, is found and not paid for again.
 
 from __future__ import annotations
 
+import sys
 import time
 import warnings
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import closing, redirect_stdout, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -180,7 +181,7 @@ class VertexTuner:
             http_options=types.HttpOptions(retry_options=types.HttpRetryOptions(attempts=1)),
         )
         try:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), redirect_stdout(sys.stderr):  # see _look
                 warnings.simplefilter("ignore")  # "experimental", though there is no other way
                 with clients.google_errors(self.settings):
                     job: types.TuningJob = self.client.tunings.tune(
@@ -255,7 +256,7 @@ class VertexTuner:
                     is_cancelled = True
                     self._cancel(name)
                 time.sleep(POLL_S)
-                job = self.client.tunings.get(name=name)
+                job = self._look(name)
         except KeyboardInterrupt:
             if not is_cancelled:
                 self._cancel(name)
@@ -268,6 +269,12 @@ class VertexTuner:
         if not job.has_succeeded:
             message = clients.redact(" ".join((job.error.message or "").split()), self.settings) if job.error else ""
             raise CloudError(f"the tuning job {_state(job).lower()}: {message or 'no reason given'} ({name})")
+        return job
+
+    def _look(self, name: str) -> types.TuningJob:
+        """The job as it is. Where IPython was imported the client prints a button; standard output is the caller's."""
+        with redirect_stdout(sys.stderr):
+            job: types.TuningJob = self.client.tunings.get(name=name)
         return job
 
     def _is_too_dear(self, job: types.TuningJob, order: _Order) -> bool:

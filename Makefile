@@ -45,7 +45,7 @@ dataset: $(READY) ## rebuild the dataset that ships, and the describer that is t
 constraints: ## resolve versions that fit pyproject.toml anew into constraints.txt (TORCH=2.13.0)
 	@set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
 	$(PYTHON) -m venv "$$folder"; \
-	"$$folder/bin/pip" install torch==$(TORCH) '.[notebooks,pipelines,cloud,dev]'; \
+	"$$folder/bin/pip" install torch==$(TORCH) '.[notebooks,pipelines,cloud,musicgen,serving,dev]'; \
 	{ echo "# Exact versions that CI passed on; made by 'make constraints'."; \
 	  "$$folder/bin/pip" freeze --exclude melodify | sed -E 's/\+cpu$$//'; } > constraints.txt.new; \
 	mv constraints.txt.new constraints.txt
@@ -60,6 +60,6 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and f"Melodify needs Python 3.11; $(PYTHON) is {sys.version.split()[0]}. Install it, or say make PYTHON=/path/to/python3.11")'
 	@echo "Setting up $(VENV) (once; 2.3 GB, some minutes) …"
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install --constraint constraints.txt --editable '.[notebooks,pipelines,cloud,dev]'
+	@$(BIN)/pip install --constraint constraints.txt --editable '.[notebooks,pipelines,cloud,musicgen,serving,dev]'
 	@$(BIN)/python -m compileall -q melodify_lib pipelines
 	@touch $@

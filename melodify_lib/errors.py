@@ -10,6 +10,7 @@
     │   ├── DatasetError          a JSONL dataset breaks its contract
     │   └── CardError             a file that is not a track card
     ├── ModelError                a model's file is missing, damaged, or of another format
+    ├── BusyError                 too much is being done or waits already; try again later
     ├── PaidError                 a service that costs money was asked for and the settings do not allow it
     ├── BudgetError               going on would cost more than was allowed
     ├── CloudError                a cloud service refused, failed, or did not answer in time
@@ -61,6 +62,10 @@ class CardError(InputError):
 
 class ModelError(MelodifyError):
     """A model's file is missing, damaged, or of another format."""
+
+
+class BusyError(MelodifyError):
+    """Too much is being done or waits already; the same request may be taken later."""
 
 
 class PaidError(MelodifyError):

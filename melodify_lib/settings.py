@@ -37,6 +37,13 @@ class Settings(BaseSettings):
     describer_model: Path | None = Field(None, description="folder of a tuned describer; the shipped one if unset")
     soundfont: Path | None = Field(None, description="SoundFont (.sf2) of the arranger; the one from pip if unset")
 
+    checkpoint: str = Field(
+        "facebook/musicgen-small", description="MusicGen: name on the hub, folder, or gs:// address"
+    )
+    device: str = Field("cpu", description="where MusicGen runs: cpu, cuda, cuda:1 …")
+    precision: str = Field("int8", description="MusicGen's weights: int8, float16, float32; on cuda also bfloat16")
+    songs: int = Field(8, ge=1, le=64, description="songs that MusicGen makes at once")
+
     tuner: str = Field("", description="who tunes the describer")
     allow_paid: bool = Field(False, description="whether a client that costs money may be built")
     project: str = Field("", description="Google Cloud project")

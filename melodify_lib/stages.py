@@ -70,7 +70,7 @@ STAGES: dict[str, dict[str, str]] = {
         "retrieval": "melodify_lib.describe.retrieval",
         "zero_shot": "melodify_lib.describe.zero_shot",
     },
-    "musician": {"arranger": "melodify_lib.music.arranger"},
+    "musician": {"arranger": "melodify_lib.music.arranger", "musicgen": "melodify_lib.music.musicgen"},
 }
 """Stage → name in the settings → module with a function ``from_settings(settings)``."""
 

@@ -1,0 +1,89 @@
+"""MusicGen: any checkpoint that transformers can name, played by an engine of our own.
+
+prompt ──`Backend.encode`──▶ text ──`Engine`, a step a frame──▶ codes ──`CodecStream`──▶ audio. A backend runs
+the weights: `OnnxBackend` in 8-bit integers on a CPU, `TorchBackend` in floats on a CPU or a GPU. What is about
+songs (delay pattern, sampling, windows, who is in the batch) is in `engine`, once for all of them.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from melodify_lib.errors import MissingDependencyError, SettingsError
+from melodify_lib.fingerprint import fingerprint
+from melodify_lib.nouns import MusicDescription, StageVersion, Track
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from melodify_lib.music.musicgen.checkpoint import Checkpoint
+    from melodify_lib.music.musicgen.engine import Backend, Engine
+    from melodify_lib.settings import Settings
+
+PRECISIONS = {"cpu": ("int8", "float16", "float32"), "cuda": ("float16", "bfloat16", "float32")}
+"""What each kind of device can do, the fastest first."""
+
+
+class MusicGen:
+    """A `Musician`. Keeps its engine running; may be called from several threads, whose songs share the batch."""
+
+    def __init__(self, checkpoint: Checkpoint, engine: Engine, precision: str) -> None:
+        self._checkpoint, self._engine, self._precision = checkpoint, engine, precision
+
+    @cached_property
+    def version(self) -> StageVersion:
+        """The engine, its precision and the checkpoint's weights: all three decide the bytes."""
+        sources = fingerprint("music/musicgen", "music/finish.py", "music/measure.py")
+        weights = f"{self._checkpoint.name}@{self._checkpoint.digest[:12]}"
+        return StageVersion(name="musicgen", version=f"{sources}+{self._precision}+{weights}")
+
+    def play(self, description: MusicDescription, seconds: float, seed: int) -> Track:
+        """Make `seconds` of music from the description's prompt. In ``int8``, the same arguments give the same bytes."""
+        from melodify_lib.music.finish import check_request, finish_track
+        from melodify_lib.music.musicgen.engine import SongRequest
+
+        check_request(seconds, seed)
+        audio = self._engine.generate(SongRequest(description.to_prompt(), seconds, seed))
+        licence = self._checkpoint.licence
+        return finish_track(
+            audio,
+            self._engine.shape.sample_rate,
+            description=description,
+            seconds=seconds,
+            seed=seed,
+            musician=self.version,
+            licence=licence,
+            permitted_use="non-commercial" if "NC" in licence.upper() or licence == "unknown" else "any",
+        )
+
+
+def open_backend(
+    checkpoint: Checkpoint, settings: Settings, on_progress: Callable[[str], None] = lambda _: None
+) -> Backend:
+    """The backend for the settings' device and precision; prepares the checkpoint where that was not done yet.
+
+    Raises `SettingsError` for a precision that the device has not, `ModelError` for weights that cannot be loaded.
+    """
+    precisions = PRECISIONS.get(settings.device.split(":")[0])
+    if precisions is None or settings.precision not in precisions:
+        known = "; ".join(f"{device}: {', '.join(names)}" for device, names in PRECISIONS.items())
+        raise SettingsError(f"no precision {settings.precision!r} on device {settings.device!r}; there are: {known}")
+    try:
+        if settings.precision == "int8":
+            from melodify_lib.music.musicgen.onnx import OnnxBackend, prepare
+
+            return OnnxBackend(prepare(checkpoint, on_progress=on_progress))
+        from melodify_lib.music.musicgen.torch_backend import TorchBackend
+
+        return TorchBackend(checkpoint, device=settings.device, precision=settings.precision)
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError("MusicGen needs an extra: pip install 'melodify[musicgen]'") from error
+
+
+def from_settings(settings: Settings) -> MusicGen:
+    from melodify_lib.music.musicgen.checkpoint import Checkpoint
+    from melodify_lib.music.musicgen.engine import Engine
+
+    checkpoint = Checkpoint.find(settings.checkpoint, settings)
+    return MusicGen(checkpoint, Engine(open_backend(checkpoint, settings), songs=settings.songs), settings.precision)

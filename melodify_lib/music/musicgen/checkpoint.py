@@ -1,0 +1,292 @@
+"""A MusicGen checkpoint: where it lies, what shape it has, its weights, its tokenizer."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from melodify_lib.errors import InputError, ModelError
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from melodify_lib.settings import Settings
+
+PROMPT_MAX_TOKENS = 512
+"""What T5 was trained on; MusicGen's own training captions were far shorter."""
+_FILES = ("*.json", "*.safetensors")
+_HUB_FOLDER = "models--{}"
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What an engine must know of a checkpoint beside its weights."""
+
+    codebooks: int
+    """Rows of codes in a step; with two channels, left and right in turn."""
+    channels: int
+    vocabulary: int
+    pad: int
+    """The code that stands where there is none, at a song's edges."""
+    layers: int
+    heads: int
+    width: int
+    positions: int
+    """Longest sequence that the position embeddings were made for."""
+    sample_rate: int
+    hop: int
+    """Samples of a frame: 640 at 32 kHz, so 50 frames a second."""
+    upsampling: tuple[int, ...]
+    kernel: int
+    """Of EnCodec's first and last convolution."""
+    residual_kernel: int
+    residual_layers: int
+    dilation_growth: int
+    lstm_layers: int
+    codec_width: int
+    distance_buckets: int
+    furthest_distance: int
+
+    @classmethod
+    def of(cls, config: dict[str, Any]) -> Self:
+        """The shape that a ``config.json`` tells, defaults filled in. Raises `ModelError` for what is not supported."""
+        decoder, codec, text = config["decoder"], config["audio_encoder"], config["text_encoder"]
+        problems = {
+            "audio_encoder.normalize": codec["normalize"],
+            "audio_encoder.chunk_length_s": codec["chunk_length_s"],
+            "audio_encoder.use_causal_conv": codec["use_causal_conv"],
+            "audio_encoder.norm_type": codec["norm_type"] != "weight_norm" and codec["norm_type"],
+            "decoder.activation_function": decoder["activation_function"] != "gelu" and decoder["activation_function"],
+        }
+        for name, value in problems.items():
+            if value:
+                raise ModelError(f"not a checkpoint that this engine knows: {name} is {value!r}")
+        return cls(
+            codebooks=decoder["num_codebooks"],
+            channels=decoder["audio_channels"],
+            vocabulary=decoder["vocab_size"],
+            pad=decoder["pad_token_id"],
+            layers=decoder["num_hidden_layers"],
+            heads=decoder["num_attention_heads"],
+            width=decoder["hidden_size"],
+            positions=decoder["max_position_embeddings"],
+            sample_rate=codec["sampling_rate"],
+            hop=int(np.prod(codec["upsampling_ratios"])),
+            upsampling=tuple(codec["upsampling_ratios"]),
+            kernel=max(codec["kernel_size"], codec["last_kernel_size"]),
+            residual_kernel=codec["residual_kernel_size"],
+            residual_layers=codec["num_residual_layers"],
+            dilation_growth=codec["dilation_growth_rate"],
+            lstm_layers=codec["num_lstm_layers"],
+            codec_width=codec["num_filters"] * 2 ** len(codec["upsampling_ratios"]),
+            distance_buckets=text["relative_attention_num_buckets"],
+            furthest_distance=text["relative_attention_max_distance"],
+        )
+
+    @property
+    def delays(self) -> npt.NDArray[np.int64]:
+        """Steps by which each codebook comes after the first, int64 ``[codebooks]``."""
+        return np.arange(self.codebooks) // self.channels
+
+    @property
+    def frame_rate(self) -> float:
+        """Frames a second."""
+        return self.sample_rate / self.hop
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Raises `TypeError` or `ValueError` for anything else than what `to_json` wrote."""
+        fields = json.loads(text)
+        return cls(**{**fields, "upsampling": tuple(fields["upsampling"])})
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A folder as transformers writes it: ``config.json``, ``*.safetensors``, ``tokenizer.json``."""
+
+    name: str
+    """As it was asked for: a hub name, a folder, a gs:// address."""
+    folder: Path
+
+    @classmethod
+    def find(cls, name: str, settings: Settings) -> Self:
+        """Look for a folder, a gs:// address or a hub name, in this order, and fetch what is not here yet.
+
+        Raises `ModelError` that says where it was looked for and how to get it.
+        """
+        if name.startswith("gs://"):
+            from melodify_lib.cloud.objects import download_folder
+
+            folder = cache_folder() / name.removeprefix("gs://").strip("/").replace("/", "--")
+            download_folder(settings, name, folder)
+            return cls(name, folder)._checked()
+        if Path(name).is_dir():
+            return cls(name, Path(name).resolve())._checked()
+        if name.count("/") != 1 or name.startswith((".", "/")):
+            raise ModelError(f"no folder {name}: expected one with config.json and *.safetensors, or a name on the hub")
+        return cls(name, _from_hub(name))._checked()
+
+    def _checked(self) -> Self:
+        for pattern in ("config.json", "tokenizer.json", "*.safetensors"):
+            if not any(self.folder.glob(pattern)):
+                raise ModelError(
+                    f"{self.folder} is not a MusicGen checkpoint: it has no {pattern}; write one with "
+                    "save_pretrained of transformers' MusicgenForConditionalGeneration and of its tokenizer"
+                )
+        return self
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """``config.json`` with transformers' defaults filled in. Raises `ModelError` for another kind of model."""
+        try:
+            kind = json.loads((self.folder / "config.json").read_bytes()).get("model_type")
+        except (ValueError, AttributeError) as error:
+            raise ModelError(f"{self.folder / 'config.json'} cannot be read: {error}") from None
+        if kind != "musicgen":
+            raise ModelError(f"{self.name} is a {kind!r} model; only 'musicgen' is known (not musicgen_melody)")
+        from transformers import MusicgenConfig
+        from transformers.utils import logging
+
+        level = logging.get_verbosity()
+        logging.set_verbosity_error()  # it warns that the pad is no code, which is as it should be
+        try:
+            config: dict[str, Any] = MusicgenConfig.from_pretrained(self.folder).to_dict()
+        finally:
+            logging.set_verbosity(level)
+        return config
+
+    @property
+    def architecture(self) -> Architecture:
+        return Architecture.of(self.config)
+
+    @property
+    def stamp(self) -> list[list[Any]]:
+        """Name, size and time of each file: when none has changed, `digest` need not be taken again."""
+        files = sorted(path for pattern in _FILES for path in self.folder.glob(pattern))
+        return [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files]
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 over all files; a second for each gigabyte or two."""
+        digest = hashlib.sha256()
+        for name, size, _ in self.stamp:
+            digest.update(f"{name} {size}\n".encode())
+            with (self.folder / name).open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        return digest.hexdigest()
+
+    @property
+    def licence(self) -> str:
+        """Under which the checkpoint's music may be used, from the model card where there is one."""
+        card = self.folder / "README.md"
+        if self.name.startswith("facebook/"):
+            return "CC-BY-NC-4.0"
+        for line in card.read_text(encoding="utf-8", errors="replace").splitlines()[:40] if card.is_file() else ():
+            if line.startswith("license:"):
+                return line.removeprefix("license:").strip()
+        return "unknown"
+
+
+def cache_folder() -> Path:
+    """Where fetched and prepared weights are kept: the user's cache, as the XDG base directory specification has it."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "melodify"
+
+
+def _from_hub(name: str) -> Path:
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    patterns = [*_FILES, "README.md"]
+    try:
+        return Path(snapshot_download(name, allow_patterns=patterns, local_files_only=True))
+    except LocalEntryNotFoundError:
+        pass
+    except HFValidationError as error:
+        raise ModelError(f"{name!r} is neither a folder nor a name on the hub: {error}") from None
+    try:
+        return Path(snapshot_download(name, allow_patterns=patterns))
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        folder = Path(constants.HF_HUB_CACHE) / _HUB_FOLDER.format(name.replace("/", "--"))
+        raise ModelError(
+            f"the weights of {name} are not on this machine and could not be fetched ({type(error).__name__}). "
+            f"Where there is a network: hf download {name}; then copy its cache to {folder}, or name a folder "
+            "that has the files: MELODIFY_CHECKPOINT=/path/to/folder"
+        ) from None
+
+
+class Weights:
+    """A checkpoint's tensors by name, read when they are asked for, as float32."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises `ModelError` for a file that is no safetensors file."""
+        from safetensors import SafetensorError, safe_open
+
+        self._files: dict[str, Any] = {}
+        for path in sorted(folder.glob("*.safetensors")):
+            try:
+                file = safe_open(path, "pt")  # numpy has no bfloat16
+            except (SafetensorError, OSError) as error:
+                raise ModelError(f"{path} cannot be read: {error}; fetch it again") from None
+            self._files |= dict.fromkeys(file.keys(), file)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._files
+
+    def __getitem__(self, name: str) -> npt.NDArray[np.float32]:
+        """Raises `ModelError` for a tensor that is not there."""
+        if name not in self._files:
+            raise ModelError(f"the checkpoint has no weights {name!r}: it is incomplete, or of another kind")
+        array: npt.NDArray[np.float32] = self._files[name].get_tensor(name).float().numpy()
+        return array
+
+    def count(self, prefix: str, suffix: str) -> int:
+        """How many tensors have such a name."""
+        return sum(name.startswith(prefix) and name.endswith(suffix) for name in self._files)
+
+    def weight_norm(self, name: str) -> npt.NDArray[np.float32]:
+        """The weight of a convolution that is kept as direction and length, in torch's old or new form."""
+        for length, direction in (
+            ("parametrizations.weight.original0", "parametrizations.weight.original1"),
+            ("weight_g", "weight_v"),
+        ):
+            if f"{name}.{length}" in self:
+                g, v = self[f"{name}.{length}"], self[f"{name}.{direction}"]
+                norm = np.sqrt(np.square(v, dtype=np.float64).sum((1, 2), keepdims=True))
+                return (v * (g / norm)).astype(np.float32)
+        return self[f"{name}.weight"]
+
+
+class Tokenizer:
+    """A prompt as T5's token ids."""
+
+    def __init__(self, folder: Path) -> None:
+        """Read ``tokenizer.json``. Raises `ModelError` if it cannot be read."""
+        import tokenizers
+
+        path = folder / "tokenizer.json"
+        try:
+            self._tokenizer = tokenizers.Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises Exception itself
+            raise ModelError(f"{path} cannot be read: {error}") from None
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+
+    def encode(self, prompt: str) -> npt.NDArray[np.int64]:
+        """Token ids, int64 ``[tokens]``. Raises `InputError` for a prompt that is empty or too long."""
+        if not prompt.strip():
+            raise InputError("the prompt is empty; say what the music should be like")
+        tokens = self._tokenizer.encode(prompt).ids if len(prompt) <= 20 * PROMPT_MAX_TOKENS else None
+        if tokens is None or len(tokens) > PROMPT_MAX_TOKENS:
+            size = f"{len(tokens):,} tokens" if tokens else f"{len(prompt):,} characters"
+            raise InputError(f"the prompt has {size}; at most {PROMPT_MAX_TOKENS} tokens are read")
+        return np.array(tokens, np.int64)

@@ -1,0 +1,133 @@
+"""From a checkpoint to the graphs that `OnnxBackend` runs: made once, kept beside the checkpoint."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from melodify_lib.errors import ModelError
+from melodify_lib.fingerprint import fingerprint
+from melodify_lib.music.musicgen.checkpoint import Checkpoint, Weights, cache_folder
+from melodify_lib.music.musicgen.onnx.backend import OnnxBackend
+from melodify_lib.music.musicgen.onnx.decoder import CACHES, decoder_graph
+from melodify_lib.music.musicgen.onnx.encodec import features_graph, samples_graph
+from melodify_lib.music.musicgen.onnx.text import text_graph
+from melodify_lib.music.musicgen.pattern import TO_SAMPLE, delayed
+from melodify_lib.music.musicgen.sampling import Sampling, choose, guided
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy.typing as npt
+
+BITS = 8
+CALIBRATION_PROMPTS = (
+    "A calm solo piano piece with soft, sparse chords. bpm: 64. key: D minor. genre: ambient. moods: calm, sad",
+    "Fast punk rock with distorted guitars and pounding drums. bpm: 180. key: E major. genre: rock. moods: angry",
+    "An upbeat house track with a deep bass, claps and bright synths",
+    "Orchestral film music: strings swell over timpani and brass. bpm: 90. key: C minor. moods: tense, epic",
+    "Acoustic folk with fingerpicked guitar, fiddle and a warm double bass. moods: warm, hopeful",
+    "Lo-fi hip hop beat, dusty drums, Rhodes chords, vinyl crackle",
+    "Brass-heavy funk with slap bass and a tight backbeat. bpm: 108. genre: funk. instrument: bass, trumpet, drums",
+    "Waltz for accordion and violin. key: G major",
+)
+"""Over whose songs the ranges of the cache are taken: far apart on purpose."""
+CALIBRATION_FRAMES = 96
+HEADROOM = 1.25
+"""Ranges are so much wider than what was seen; what still falls outside is clipped."""
+
+
+def prepare(checkpoint: Checkpoint, *, on_progress: Callable[[str], None] = lambda _: None) -> Path:
+    """The folder with the graphs of `checkpoint`, made if it is not there or no longer fits. Safe to call at once.
+
+    It lies beside the weights, or in the user's cache where that cannot be written. Takes half a minute and 3 GB
+    for musicgen-small. `on_progress` hears what is being done. Raises `ModelError`.
+    """
+    stamp = {"files": checkpoint.stamp, "recipe": fingerprint("music/musicgen/onnx")}
+    for home in _homes(checkpoint):
+        for card in home.glob("onnx-*/prepared.json"):
+            try:
+                if json.loads(card.read_bytes())["stamp"] == stamp:
+                    return card.parent
+            except (OSError, ValueError, KeyError, TypeError):
+                continue
+    on_progress("reading the checkpoint")
+    name = f"onnx-{checkpoint.digest[:12]}-{stamp['recipe']}"
+    home = next((home for home in _homes(checkpoint) if _is_writable(home)), None)
+    if home is None:
+        raise ModelError(f"nowhere to keep the prepared weights: neither {' nor '.join(map(str, _homes(checkpoint)))}")
+    partial = Path(tempfile.mkdtemp(prefix=".preparing-", dir=home))
+    try:
+        _write(checkpoint, partial, on_progress)
+        (partial / "prepared.json").write_text(json.dumps({"checkpoint": checkpoint.name, "stamp": stamp}))
+        shutil.rmtree(home / name, ignore_errors=True)  # made for files of other times
+        try:
+            partial.rename(home / name)
+        except OSError as error:  # another process was faster, or the disk is full
+            if not (home / name / "prepared.json").exists():
+                raise ModelError(f"{home / name} cannot be written: {error}") from None
+        for old in home.glob("onnx-*"):
+            if old.name != name:
+                shutil.rmtree(old, ignore_errors=True)
+        return home / name
+    except OSError as error:
+        raise ModelError(f"{partial} cannot be written: {error}") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _homes(checkpoint: Checkpoint) -> list[Path]:
+    return [checkpoint.folder, cache_folder() / checkpoint.folder.name]
+
+
+def _is_writable(home: Path) -> bool:
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(home, os.W_OK)
+
+
+def _write(checkpoint: Checkpoint, folder: Path, on_progress: Callable[[str], None]) -> None:
+    weights, config = Weights(checkpoint.folder), checkpoint.config
+    (folder / "architecture.json").write_text(checkpoint.architecture.to_json())
+    shutil.copyfile(checkpoint.folder / "tokenizer.json", folder / "tokenizer.json")
+    on_progress("writing EnCodec")
+    features_graph(weights, config["audio_encoder"]).save(folder / "features.onnx")
+    samples_graph(weights, config["audio_encoder"]).save(folder / "samples.onnx")
+    on_progress("writing the text encoder")
+    text_graph(weights, config["text_encoder"], config["decoder"], BITS).save(folder / "text.onnx")
+    on_progress("writing the decoder")
+    decoder_graph(weights, config["decoder"], BITS, None).save(folder / "decoder.onnx")
+    on_progress("measuring the ranges of its cache")
+    scales = _cache_scales(OnnxBackend(folder))
+    np.savez(folder / "scales.npz", **scales)  # type: ignore[arg-type]
+    on_progress("writing the decoder with an 8-bit cache")
+    decoder_graph(weights, config["decoder"], BITS, scales).save(folder / "decoder.onnx")
+
+
+def _cache_scales(backend: OnnxBackend) -> dict[str, npt.NDArray[np.float32]]:
+    """Scale of each channel of each cache, ``[layers, heads, head_dim]``, over songs for `CALIBRATION_PROMPTS`."""
+    shape, songs, sampling = backend.shape, len(CALIBRATION_PROMPTS), Sampling()
+    texts = [backend.encode(prompt) for prompt in CALIBRATION_PROMPTS]
+    frames = min(CALIBRATION_FRAMES, shape.positions - shape.codebooks)
+    columns = np.stack([delayed(np.zeros((shape.codebooks, 0), np.int64), frames, shape.delays, shape.pad)] * songs)
+    backend.reserve(songs, columns.shape[2], max(text.shape[1] for text in texts))
+    for slot, text in enumerate(texts):
+        backend.place(slot, text)
+    noise = np.random.default_rng(0)
+    for column in range(columns.shape[2] - 1):
+        logits = backend.step(columns[:, :, column], np.full(songs, column))
+        for song in range(songs):
+            draw = noise.standard_exponential(logits.shape[2:], dtype=np.float32)
+            codes = choose(guided(logits[song], sampling.guidance), sampling, draw)
+            following = columns[song, :, column + 1]
+            following[following == TO_SAMPLE] = codes[following == TO_SAMPLE]
+    ranges = backend.cache_ranges()
+    return {cache: np.maximum(ranges[cache], 1e-6) * np.float32(HEADROOM / 127) for cache in CACHES}

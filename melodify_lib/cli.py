@@ -1,12 +1,13 @@
 """The command line: one command, `melodify`, thin over the library.
 
 Results go to standard output, progress and errors to standard error. This is an edge of the
-library, like a notebook: the only module in it that reaches outward, to `pipelines`.
+library, like a notebook: the only module in it that reaches outward, to `pipelines` and `serving`.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -228,6 +229,35 @@ def teardown(
         typer.echo(f"deleted {name}")
     if not deleted:
         typer.echo("everything was gone already")
+
+
+@app.command()
+def serve(
+    musician: MusicianName = None,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for everybody's.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, envvar="AIP_HTTP_PORT", help="Port to listen on.")] = 8080,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Requests at once; by default those that play or wait, and 16 to spare.")
+    ] = None,
+) -> None:
+    """Serve music over HTTP, as on Vertex AI: POST /predict, GET /health, GET /metrics."""
+    from importlib.util import find_spec
+
+    from melodify_lib.settings import Settings
+    from serving import COMMAND
+
+    if not all(find_spec(name) for name in ("flask", "gunicorn", "prometheus_client")):
+        raise MissingDependencyError("serving needs an extra: pip install 'melodify[serving]'")
+    settings = Settings.load(musician=musician)
+    if threads is not None and threads <= settings.songs + settings.waiting:
+        raise InputError(
+            f"{threads} threads are too few: {settings.songs} songs play and {settings.waiting} wait, each with a "
+            "request; give more, or lower MELODIFY_SONGS or MELODIFY_WAITING"
+        )
+    command = [sys.executable, *COMMAND[1:], "--bind", f"{host}:{port}"]
+    if threads is not None:
+        command += ["--threads", str(threads)]
+    os.execve(command[0], command, {**os.environ, "MELODIFY_MUSICIAN": settings.musician})  # noqa: S606, no shell
 
 
 @app.command()

@@ -43,6 +43,9 @@ class Settings(BaseSettings):
     device: str = Field("cpu", description="where MusicGen runs: cpu, cuda, cuda:1 …")
     precision: str = Field("int8", description="MusicGen's weights: int8, float16, float32; on cuda also bfloat16")
     songs: int = Field(8, ge=1, le=64, description="songs that MusicGen makes at once")
+    waiting: int = Field(32, ge=0, le=1000, description="serving: songs that may wait behind them")
+    deadline: float = Field(600, gt=0, le=3600, description="serving: seconds that a request may take at most")
+    grace: int = Field(30, ge=5, le=3600, description="serving: seconds between SIGTERM and the end")
 
     tuner: str = Field("", description="who tunes the describer")
     allow_paid: bool = Field(False, description="whether a client that costs money may be built")

@@ -40,6 +40,12 @@ class Store(Protocol):
         ...
 
 
+def check_name(name: str) -> None:
+    """Raise `StoreError` for what cannot be the name of an object."""
+    if not _NAME.fullmatch(name):
+        raise StoreError(f"object name {name!r} is not allowed: use letters, digits and _.@=+- between '/'")
+
+
 class FolderStore:
     """A store in a folder: written aside, flushed to disk, then renamed."""
 
@@ -89,6 +95,5 @@ class FolderStore:
         return path.resolve().as_uri()
 
     def _path(self, name: str) -> Path:
-        if not _NAME.fullmatch(name):
-            raise StoreError(f"object name {name!r} is not allowed: use letters, digits and _.@=+- between '/'")
+        check_name(name)
         return self.root / name

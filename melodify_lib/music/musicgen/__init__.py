@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 
 from melodify_lib.errors import MissingDependencyError, SettingsError
 from melodify_lib.fingerprint import fingerprint
-from melodify_lib.nouns import MusicDescription, StageVersion, Track
+from melodify_lib.nouns import MusicDescription, PermittedUse, StageVersion, Track
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from melodify_lib.music.musicgen.checkpoint import Checkpoint
-    from melodify_lib.music.musicgen.engine import Backend, Engine
+    from melodify_lib.music.musicgen.checkpoint import Checkpoint, Tokenizer
+    from melodify_lib.music.musicgen.engine import Backend, Engine, Floats, Song
     from melodify_lib.settings import Settings
 
 PRECISIONS = {"cpu": ("int8", "float16", "float32"), "cuda": ("float16", "bfloat16", "float32")}
@@ -38,24 +38,61 @@ class MusicGen:
         weights = f"{self._checkpoint.name}@{self._checkpoint.digest[:12]}"
         return StageVersion(name="musicgen", version=f"{sources}+{self._precision}+{weights}")
 
-    def play(self, description: MusicDescription, seconds: float, seed: int) -> Track:
-        """Make `seconds` of music from the description's prompt. In ``int8``, the same arguments give the same bytes."""
-        from melodify_lib.music.finish import check_request, finish_track
-        from melodify_lib.music.musicgen.engine import SongRequest
+    @property
+    def sample_rate(self) -> int:
+        return self._engine.shape.sample_rate
+
+    @property
+    def licence(self) -> str:
+        return self._checkpoint.licence
+
+    @property
+    def permitted_use(self) -> PermittedUse:
+        return "non-commercial" if "NC" in self.licence.upper() or self.licence == "unknown" else "any"
+
+    def check(self, prompt: str, seconds: float, seed: int) -> None:
+        """Raise `InputError` for what `start` could not make."""
+        from melodify_lib.music.finish import check_request
 
         check_request(seconds, seed)
-        audio = self._engine.generate(SongRequest(description.to_prompt(), seconds, seed))
-        licence = self._checkpoint.licence
+        self._tokenizer.encode(prompt)
+
+    def start(self, prompt: str, seconds: float, seed: int) -> Song:
+        """Begin a song, which can be watched and cancelled; `finish` makes a track of what it gives."""
+        from melodify_lib.music.musicgen.engine import SongRequest
+
+        return self._engine.start(SongRequest(prompt, seconds, seed))
+
+    def finish(self, audio: Floats, description: MusicDescription, seconds: float, seed: int) -> Track:
+        """The track of a song's audio, float32 ``[channels, samples]``."""
+        from melodify_lib.music.finish import finish_track
+
         return finish_track(
             audio,
-            self._engine.shape.sample_rate,
+            self.sample_rate,
             description=description,
             seconds=seconds,
             seed=seed,
             musician=self.version,
-            licence=licence,
-            permitted_use="non-commercial" if "NC" in licence.upper() or licence == "unknown" else "any",
+            licence=self.licence,
+            permitted_use=self.permitted_use,
         )
+
+    def play(self, description: MusicDescription, seconds: float, seed: int) -> Track:
+        """Make `seconds` of music from the description. In ``int8``, the same arguments give the same bytes."""
+        prompt = description.to_prompt()
+        self.check(prompt, seconds, seed)
+        return self.finish(self.start(prompt, seconds, seed).result(), description, seconds, seed)
+
+    def close(self) -> None:
+        """Stop the engine; songs that are not done are cancelled."""
+        self._engine.close()
+
+    @cached_property
+    def _tokenizer(self) -> Tokenizer:
+        from melodify_lib.music.musicgen.checkpoint import Tokenizer
+
+        return Tokenizer(self._checkpoint.folder)
 
 
 def open_backend(

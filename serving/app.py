@@ -12,7 +12,7 @@ from typing import Any
 from flask import Flask, Response, g, jsonify, request
 from gunicorn.arbiter import Arbiter
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+from werkzeug.exceptions import ClientDisconnected, HTTPException, RequestEntityTooLarge
 
 from melodify_lib.errors import MelodifyError
 from melodify_lib.settings import Settings
@@ -47,8 +47,10 @@ def create_app() -> Flask:
     def predict() -> Response:
         try:
             data = request.get_data()
-        except OSError:
-            raise Refusal(408, "the body did not come; send it at once") from None
+        except ClientDisconnected:
+            raise Refusal(408, "the body stopped coming; send it without a pause") from None
+        if len(data) >= BODY_MAX_BYTES:  # where werkzeug cuts off a body of unknown length
+            raise RequestEntityTooLarge
         connection: socket.socket = request.environ["gunicorn.socket"]
         return jsonify(predictions=service.predict(data, g.arrived, lambda: _is_gone(connection)))
 

@@ -1,0 +1,412 @@
+"""The endpoint, as the process that the image runs: Vertex AI's contract, and what goes wrong."""
+
+import asyncio
+import json
+import os
+import re
+import resource
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import requests
+import soundfile
+from server import PREDICT, Server, read_answer, server
+from tiny_musicgen import PROMPT, write_checkpoint
+
+from melodify_lib.nouns import MusicDescription, TrackCard, sha256
+from melodify_lib.store import FolderStore
+from serving import COMMAND
+from serving.logs import trace_of
+
+ROOT = Path(__file__).parent.parent
+DESCRIPTION = MusicDescription.parse(PROMPT).model_dump(mode="json")
+LONG = {"prompt": "a song that nobody waits for to the end", "seconds": 300}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))  # the graphs are made once for all servers
+    return write_checkpoint(tmp_path_factory.mktemp("checkpoint"))
+
+
+@pytest.fixture(scope="module")
+def musicgen(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Two songs at once, three that wait."""
+    folder = tmp_path_factory.mktemp("musicgen")
+    with server(folder, musician="musicgen", checkpoint=checkpoint, songs=2, waiting=3, deadline=50) as running:
+        yield running
+
+
+def test_predictions_come_in_order_with_audio_and_cards(musicgen: Server) -> None:
+    first, second, third = musicgen.predict(
+        {"description": DESCRIPTION, "seconds": 6}, {"prompt": PROMPT, "seed": 7.0}, {"prompt": "rain"}, seconds=4
+    )
+    for prediction, seconds in ((first, 6), (second, 4), (third, 4)):
+        audio, rate = soundfile.read(prediction["audio"])
+        assert (len(audio), rate) == (seconds * 32_000, 32_000)
+        assert np.abs(audio).max() > 0.01
+        assert prediction["duration_s"] == seconds
+        assert prediction["name"].startswith("songs/")
+    cards = [TrackCard.from_json(Path(prediction["card"]).read_bytes()) for prediction in (first, second)]
+    assert [card.seed for card in cards] == [0, 7]
+    assert all(card.description == MusicDescription.parse(PROMPT) for card in cards)
+    free = json.loads(Path(third["card"]).read_text())
+    assert (free["prompt"], free["requested"]["duration_s"]) == ("rain", 4)
+    assert "description" not in free
+    assert free["files"] == {"track.wav": sha256(Path(third["audio"]).read_bytes())}
+
+
+def test_same_seed_same_bytes_alone_and_in_company(musicgen: Server) -> None:
+    song = {"description": DESCRIPTION, "seconds": 5, "seed": 3}
+    (alone,) = musicgen.predict({**song, "output": "alone"})
+    company = musicgen.predict(
+        {"prompt": "something else", "seconds": 7}, {**song, "output": "in/company/"}, {"prompt": "drums", "seconds": 4}
+    )
+    assert company[1]["name"].startswith("in/company/")
+    assert Path(alone["audio"]).read_bytes() == Path(company[1]["audio"]).read_bytes()
+    assert Path(alone["audio"]).read_bytes() != Path(company[0]["audio"]).read_bytes()
+
+
+def test_a_request_that_is_sent_again_finds_its_song(musicgen: Server) -> None:
+    song = {"prompt": "once and for all", "seconds": 4}
+    twice = musicgen.predict(song, song)
+    made = musicgen.figure("melodify_audio_seconds_total")
+    again = musicgen.predict(song)
+    assert twice == again * 2
+    assert musicgen.figure("melodify_audio_seconds_total") == made
+    Path(again[0]["audio"]).write_bytes(b"damaged")
+    assert musicgen.predict(song) == again
+    assert soundfile.info(again[0]["audio"]).duration == 4
+
+
+BAD: list[tuple[Any, str, str]] = [
+    ({}, "instances", "required"),
+    ([], "", "instance of PredictRequest"),
+    ({"instances": []}, "instances", "at least 1"),
+    ({"instances": {}}, "instances", "list"),
+    ({"instances": [{"prompt": "x"}] * 6}, "instances", "at most 5"),
+    ({"instances": [{"prompt": "x"}] * 400}, "instances", "at most 16"),
+    ({"instances": ["x"]}, "instances[0]", "dict"),
+    ({"instances": [{}]}, "instances[0]", "either a description or a prompt"),
+    ({"instances": [{"prompt": "x", "description": DESCRIPTION}]}, "instances[0]", "either"),
+    ({"instances": [{"prompt": "x"}, {"prompt": 7}]}, "instances[1].prompt", "string"),
+    ({"instances": [{"prompt": " \u200b"}]}, "instances[0].prompt", "empty"),
+    ({"instances": [{"prompt": "\ud800"}]}, "instances[0].prompt", "unicode"),
+    ({"instances": [{"prompt": "word " * 1000}]}, "instances[0]", "at most 512 tokens"),
+    ({"instances": [{"prompt": "x" * 7000}]}, "instances[0].prompt", "at most 6000"),
+    ({"instances": [{"description": "jazz"}]}, "instances[0].description", "dictionary"),
+    ({"instances": [{"description": {**DESCRIPTION, "bpm": 900}}]}, "instances[0].description.bpm", "260"),
+    ({"instances": [{"description": {**DESCRIPTION, "genre": "polka"}}]}, "instances[0].description.genre", "polka"),
+    ({"instances": [{"prompt": "x", "seconds": 3}]}, "instances[0].seconds", "greater than or equal to 4"),
+    ({"instances": [{"prompt": "x", "seconds": "20"}]}, "instances[0].seconds", "number"),
+    ({"instances": [{"prompt": "x", "seconds": True}]}, "instances[0].seconds", "number"),
+    ({"instances": [{"prompt": "x", "seed": 1.5}]}, "instances[0].seed", "integer"),
+    ({"instances": [{"prompt": "x", "seed": -1}]}, "instances[0].seed", "greater"),
+    ({"instances": [{"prompt": "x", "seed": True}]}, "instances[0].seed", "integer"),
+    ({"instances": [{"prompt": "x", "seed": 10**400}]}, "instances[0].seed", "less"),
+    ({"instances": [{"prompt": "x", "seed": 1e18}]}, "instances[0].seed", "lost digits"),
+    ({"instances": [{"prompt": "x", "colour": 1}]}, "instances[0].colour", "not permitted"),
+    ({"instances": [{"prompt": "x"}], "parameters": {"timeout_s": 51}}, "parameters.timeout_s", "at most 50 s"),
+    ({"instances": [{"prompt": "x"}], "parameters": {"timeout_s": 0}}, "parameters.timeout_s", "greater than 0"),
+    ({"instances": [{"prompt": "x"}], "parameters": []}, "parameters", "dict"),
+    *(
+        ({"instances": [{"prompt": "x", "output": output}]}, "instances[0].output", "")
+        for output in (
+            "/etc",
+            "../x",
+            "a/../../x",
+            "",
+            "a//b",
+            ".hidden",
+            "gs://other/x",
+            "x\x00y",
+            "ä" * 200,
+            7,
+            "\ud800",
+        )
+    ),
+    (b"", "", "not JSON"),
+    (b"{", "", "not JSON"),
+    (b"\xff\xfe\xfd", "", "not JSON"),
+    (b'{"instances": [{"prompt": "x", "seconds": NaN}]}', "instances[0].seconds", "finite"),
+    (b'{"instances": [{"prompt": "x", "seconds": 1e999}]}', "instances[0].seconds", ""),
+    (b'{"instances": [{"prompt": "x", "prompt": "y"}]}', "", "stands twice"),
+    (b"[" * 100_000, "", "not JSON"),
+    (b'{"instances": [' + b'{"a":' * 400 + b"1" + b"}" * 400 + b"]}", "instances[0].a", "not permitted"),
+]
+
+
+def test_what_cannot_be_made_is_refused_by_field(musicgen: Server) -> None:
+    before = sorted(musicgen.store.rglob("*"))
+    for body, field, said in BAD:
+        answer = musicgen.post(body)
+        error = answer.json()["error"]
+        assert (answer.status_code, error["code"]) == (400, 400), (body, error)
+        assert error.get("field", "") == field, (body, error)
+        assert said in error["message"], (body, error)
+        assert "Traceback" not in answer.text
+        assert str(ROOT) not in answer.text
+        assert len(answer.content) < 1000
+    assert sorted(musicgen.store.rglob("*")) == before
+    assert musicgen.health() == 200
+
+
+def test_other_errors_are_json_too(musicgen: Server) -> None:
+    large = musicgen.post(b'{"instances": [{"prompt": "' + b"x" * 2_000_000 + b'"}]}')
+    chunked = requests.post(musicgen.url + PREDICT, iter([b"x" * 500_000] * 4), timeout=20)
+    for answer, status in (
+        (large, 413),
+        (chunked, 413),
+        (requests.get(musicgen.url + "/nowhere", timeout=10), 404),
+        (requests.get(musicgen.url + PREDICT, timeout=10), 405),
+    ):
+        assert answer.status_code == status
+        assert answer.json()["error"]["code"] == status
+    assert "1,500,000" in large.json()["error"]["message"]
+
+
+def test_a_full_queue_refuses_and_clients_who_leave_make_room(musicgen: Server) -> None:
+    clients = [musicgen.open({"instances": [{**LONG, "seed": seed}]}) for seed in range(5)]
+    musicgen.wait_for(lambda: musicgen.figure("melodify_songs_playing") == 2)
+    assert musicgen.figure("melodify_songs_waiting") == 3
+    answer = musicgen.post({"instances": [{"prompt": "one too many"}]})
+    assert answer.status_code == 503
+    assert int(answer.headers["Retry-After"]) > 0
+    assert "5 songs" in answer.json()["error"]["message"]
+    for client in clients:
+        client.close()
+    musicgen.wait_for(
+        lambda: musicgen.figure("melodify_songs_playing") + musicgen.figure("melodify_songs_waiting") == 0
+    )
+    musicgen.predict({"prompt": "there is room again", "seconds": 4})
+    assert musicgen.figure('melodify_requests_total{status="499"}') == 5
+    assert not [name for name in FolderStore(musicgen.store).list() if b'"300' in FolderStore(musicgen.store).get(name)]
+
+
+def test_a_request_ends_at_its_deadline_and_frees_its_place(musicgen: Server) -> None:
+    began = time.monotonic()
+    answer = musicgen.post({"instances": [LONG], "parameters": {"timeout_s": 0.5}})
+    assert answer.status_code == 504
+    assert "timeout_s" in answer.json()["error"]["message"]
+    assert 0.5 <= time.monotonic() - began < 5
+    musicgen.wait_for(lambda: musicgen.figure("melodify_songs_playing") == 0)
+
+
+def test_of_500_at_once_each_gets_an_answer(musicgen: Server) -> None:
+    async def ask(number: int) -> int:
+        reader, writer = await asyncio.open_connection("127.0.0.1", musicgen.port)
+        body = json.dumps({"instances": [{"prompt": f"song {number}", "seconds": 4}]}).encode()
+        writer.write(f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n".encode())
+        writer.write(f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        answer = await reader.read()
+        writer.close()
+        assert b"Retry-After: " in answer or b'"audio"' in answer
+        return int(answer.split()[1])
+
+    async def ask_all() -> list[int]:
+        return list(await asyncio.gather(*(ask(number) for number in range(500))))
+
+    with ThreadPoolExecutor(1) as pool:
+        statuses = pool.submit(asyncio.run, ask_all())
+        health = [musicgen.health()]
+        while not statuses.done():
+            health.append(musicgen.health())
+    assert set(statuses.result()) == {200, 503}
+    assert set(health) == {200}
+    assert whole(musicgen) >= statuses.result().count(200)
+
+
+def test_a_store_that_fails_is_an_answer_and_leaves_nothing_half_written(musicgen: Server) -> None:
+    song = {"prompt": "no room on the disk", "seconds": 4, "output": "full"}
+    before = whole(musicgen)
+    worker, (_, most) = musicgen.worker, resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.prlimit(worker, resource.RLIMIT_FSIZE, (10_000, most))
+    try:
+        answer = musicgen.post({"instances": [song]})
+    finally:
+        resource.prlimit(worker, resource.RLIMIT_FSIZE, (most, most))
+    assert answer.status_code == 503
+    assert "Retry-After" in answer.headers
+    assert "could not be stored" in answer.json()["error"]["message"]
+    assert str(musicgen.store) not in answer.text
+    assert not [path for path in (musicgen.store / "full").rglob("*") if path.is_file()]
+    (musicgen.store / "a-file").write_text("in the way")
+    assert musicgen.post({"instances": [{**song, "output": "a-file/x"}]}).status_code == 503
+    musicgen.predict(song)
+    assert whole(musicgen) == before + 1
+    assert musicgen.worker == worker
+
+
+def test_logs_are_json_with_the_trace_of_the_request(musicgen: Server) -> None:
+    trace = "0af7651916cd43dd8448eb211c80319c"
+    musicgen.post({"instances": [{"prompt": "traced", "seconds": 4}]}, traceparent=f"00-{trace}-b7ad6b7169203331-01")
+    musicgen.post(b"{", **{"X-Cloud-Trace-Context": f"{trace[::-1]}/123;o=1"})
+    musicgen.post(b"{", traceparent='00-"}, "injected": "{-b7ad6b7169203331-01')
+    *_, made, refused, odd = [line for line in musicgen.log() if "httpRequest" in line]
+    assert made["logging.googleapis.com/trace"] == trace
+    assert (made["severity"], made["httpRequest"]["status"]) == ("INFO", 200)
+    assert refused["logging.googleapis.com/trace"] == trace[::-1]
+    assert "not JSON" in refused["message"]
+    assert "logging.googleapis.com/trace" not in odd
+    assert all({"severity", "message", "time"} <= line.keys() for line in musicgen.log())
+
+
+def test_metrics_say_what_happened(musicgen: Server) -> None:
+    before = {name: musicgen.figure(name) for name in FIGURES}
+    musicgen.predict({"prompt": "counted", "seconds": 5})
+    after = {name: musicgen.figure(name) - before[name] for name in FIGURES}
+    assert after == dict.fromkeys(FIGURES, 1) | {"melodify_audio_seconds_total": 5}
+    assert musicgen.figure("melodify_ready") == 1
+
+
+FIGURES = ('melodify_requests_total{status="200"}', "melodify_audio_seconds_total", "melodify_song_seconds_count")
+
+
+def test_a_killed_worker_is_replaced_and_leaves_nothing_half_written(musicgen: Server) -> None:
+    before, worker = whole(musicgen), musicgen.worker
+    client = musicgen.open({"instances": [LONG]})
+    musicgen.wait_for(lambda: musicgen.figure("melodify_songs_playing") == 1)
+    os.kill(worker, signal.SIGKILL)
+    assert client.recv(1) == b""
+    client.close()
+    musicgen.wait_for(lambda: musicgen.health() == 200)
+    assert musicgen.worker != worker
+    assert whole(musicgen) == before
+    musicgen.predict({"prompt": "life goes on", "seconds": 4})
+
+
+def test_sigterm_lets_songs_finish_or_hands_them_back(checkpoint: Path, tmp_path: Path) -> None:
+    settings = {"musician": "musicgen", "checkpoint": checkpoint, "songs": 3, "waiting": 2, "grace": 8}
+    with server(tmp_path, **settings) as running:
+        long = [running.open({"instances": [{**LONG, "seed": seed}]}) for seed in range(2)]
+        short = running.open({"instances": [{"prompt": "short", "seconds": 6}]})
+        running.wait_for(lambda: running.figure("melodify_songs_playing") == 3)
+        waiting = running.open({"instances": [LONG]})
+        running.wait_for(lambda: running.figure("melodify_songs_waiting") == 1)
+        began = time.monotonic()
+        running.process.terminate()
+        running.wait_for(lambda: running.health() == 503)
+        status, headers, _ = read_answer(waiting)  # at once: its turn would not come
+        assert (status, "retry-after" in headers) == (503, True)
+        answer = running.post({"instances": [{"prompt": "too late"}]})
+        assert (answer.status_code, "Retry-After" in answer.headers) == (503, True)
+        status, _, body = read_answer(short)
+        assert status == 200
+        assert soundfile.info(body["predictions"][0]["audio"]).duration == 6
+        for client in long:
+            status, headers, body = read_answer(client)
+            assert (status, "retry-after" in headers) == (503, True)
+            assert "hands the request back" in body["error"]["message"]
+        assert running.process.wait(10) == 0
+        assert 3 < time.monotonic() - began < 8
+    assert whole(running) == 1
+
+
+def test_an_idle_server_ends_at_once_and_health_comes_before_readiness(tmp_path: Path) -> None:
+    spec = find_spec("pretty_midi")
+    assert spec is not None
+    assert spec.origin is not None
+    os.mkfifo(tmp_path / "font.sf2")
+    settings = {"musician": "arranger", "soundfont": tmp_path / "font.sf2"}
+    with server(tmp_path, ready=False, **settings) as running:
+        running.wait_for(lambda: running.health() != 0)
+        assert running.health() == 503  # the font has not been read: nobody has written it
+        answer = running.post({"instances": [{"description": DESCRIPTION}]})
+        assert (answer.status_code, "Retry-After" in answer.headers) == (503, True)
+        (tmp_path / "font.sf2").write_bytes((Path(spec.origin).parent / "TimGM6mb.sf2").read_bytes())
+        running.wait_for(lambda: running.health() == 200)
+        began = time.monotonic()
+        running.process.terminate()
+        assert running.process.wait(10) == 0
+        assert time.monotonic() - began < 3
+
+
+def test_a_server_that_cannot_load_ends_and_says_why(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with server(tmp_path, ready=False, musician="musicgen", checkpoint=tmp_path / "empty") as running:
+        assert running.process.wait(20) != 0
+    (said,) = [line for line in running.log() if line["severity"] == "CRITICAL"]
+    assert "is not a MusicGen checkpoint" in said["message"]
+    assert "Traceback" not in said["message"]
+
+
+def test_the_command_line_serves_the_arranger_without_weights(tmp_path: Path) -> None:
+    melodify = str(Path(sys.executable).with_name("melodify"))
+    with server(tmp_path, [melodify, "serve", "--musician", "arranger", "--threads", "60"]) as running:
+        assert COMMAND[1:] == tuple(Path(f"/proc/{running.process.pid}/cmdline").read_text().split("\0")[1:5])
+        one, two = running.predict(
+            {"description": DESCRIPTION, "seconds": 6}, {"prompt": PROMPT, "seconds": 4, "seed": 1}
+        )
+        for prediction, seconds in ((one, 6), (two, 4)):
+            assert soundfile.info(prediction["audio"]).duration == pytest.approx(seconds, abs=0.5)
+            assert Path(prediction["midi"]).read_bytes().startswith(b"MThd")
+            assert TrackCard.from_json(Path(prediction["card"]).read_bytes()).musician.name == "arranger"
+        refused = running.post({"instances": [{"prompt": "in my own words"}]})
+        assert refused.status_code == 400
+        assert "description" in refused.json()["error"]["message"]
+        assert (
+            running.post({"instances": [{**LONG, "prompt": PROMPT}], "parameters": {"timeout_s": 0.2}}).status_code
+            == 504
+        )
+        running.wait_for(lambda: running.figure("melodify_songs_playing") == 0)
+        assert whole(running) == 2  # what nobody waited for was not stored
+    refused = subprocess.run([melodify, "serve", "--threads", "10"], capture_output=True, text=True, check=False)
+    assert (refused.returncode, "too few" in refused.stderr) == (1, True)
+
+
+def test_the_image_runs_the_command_that_is_tested_here() -> None:
+    lines = re.sub(r"\\\n", " ", (ROOT / "serving/Dockerfile").read_text()).splitlines()
+    instructions = [line.split(maxsplit=1) for line in lines if line.strip() and not line.startswith("#")]
+    assert json.loads([text for name, text in instructions if name == "CMD"][-1]) == list(COMMAND)
+    assert not [text for name, text in instructions if "AIP_" in text]
+    assert [text for name, text in instructions if name == "USER"] == ["10001"]
+    stages = {text.split(" AS ")[1] for name, text in instructions if name == "FROM" and " AS " in text}
+    assert {"cpu", "cuda"} <= stages
+    assert instructions[0] == ["ARG", "DEVICE=cpu"]
+    for name, text in instructions:
+        if name == "COPY" and not text.startswith("--from"):
+            assert all((ROOT / source).exists() for source in shlex.split(text)[:-1]), text
+    kept = {line[1:] for line in (ROOT / "serving/Dockerfile.dockerignore").read_text().splitlines() if line[0] == "!"}
+    copied = {
+        part for name, text in instructions if name == "COPY" and "--from" not in text for part in text.split()[:-1]
+    }
+    assert copied == kept
+
+
+@pytest.mark.parametrize(
+    ("header", "value", "trace"),
+    [
+        ("Traceparent", f"00-{'a' * 32}-{'b' * 16}-01", "a" * 32),
+        ("Traceparent", f"00-{'0' * 32}-{'b' * 16}-01", ""),
+        ("Traceparent", f"00-{'g' * 32}-{'b' * 16}-01", ""),
+        ("X-Cloud-Trace-Context", "a" * 32, "a" * 32),
+        ("X-Cloud-Trace-Context", f"{'A' * 32}/1;o=0", "a" * 32),
+        ("X-Cloud-Trace-Context", f"{'a' * 31}/1", ""),
+    ],
+)
+def test_only_valid_traces_are_taken(header: str, value: str, trace: str) -> None:
+    assert trace_of({header: value}) == trace
+
+
+def whole(running: Server) -> int:
+    """Songs in the store. Each object is whole: a card's files are what it says, and no other audio is there."""
+    store = FolderStore(running.store)
+    names = set(store.list())
+    cards = {name for name in names if name.endswith("/card.json")}
+    for card in cards:
+        for file, known in json.loads(store.get(card))["files"].items():
+            assert sha256(store.get(card.removesuffix("card.json") + file)) == known
+    assert {name.rpartition("/")[0] for name in names if name.endswith(".wav")} == {
+        card.rpartition("/")[0] for card in cards
+    }
+    return len(cards)

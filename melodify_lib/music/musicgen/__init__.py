@@ -39,7 +39,10 @@ class MusicGen:
         return StageVersion(name="musicgen", version=f"{sources}+{self._precision}+{weights}")
 
     def play(self, description: MusicDescription, seconds: float, seed: int) -> Track:
-        """Make `seconds` of music from the description's prompt. In ``int8``, the same arguments give the same bytes."""
+        """Make `seconds` of music from the description's prompt.
+
+        In ``int8``, the same arguments give the same bytes, whoever else is playing.
+        """
         from melodify_lib.music.finish import check_request, finish_track
         from melodify_lib.music.musicgen.engine import SongRequest
 

@@ -31,3 +31,12 @@ def composer() -> Composer:
 @pytest.fixture(scope="session")
 def photograph() -> Path:
     return sample_picture("coffee")
+
+
+@pytest.fixture(scope="session")
+def untrained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """MusicGen checkpoints of tiny shape with random weights, ``mono`` and ``stereo``."""
+    from melodify_lib.music.musicgen.untrained import write_untrained
+
+    folder = tmp_path_factory.mktemp("musicgen")
+    return {name: write_untrained(folder / name, channels=count) for name, count in (("mono", 1), ("stereo", 2))}

@@ -9,8 +9,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from http.client import HTTPResponse
 from pathlib import Path
 from typing import Any
 
@@ -122,9 +123,6 @@ def server(
 
 def read_answer(connection: socket.socket) -> tuple[int, dict[str, str], Any]:
     """Status, headers and JSON of what comes back."""
-    from http.client import HTTPResponse
-
-    with connection:
-        response = HTTPResponse(connection)
+    with connection, closing(HTTPResponse(connection)) as response:
         response.begin()
         return response.status, {name.lower(): value for name, value in response.getheaders()}, json.load(response)

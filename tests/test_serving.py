@@ -21,7 +21,6 @@ import pytest
 import requests
 import soundfile
 from server import PREDICT, Server, read_answer, server
-from tiny_musicgen import PROMPT, write_checkpoint
 
 from melodify_lib.nouns import MusicDescription, TrackCard, sha256
 from melodify_lib.store import FolderStore
@@ -29,14 +28,18 @@ from serving import COMMAND
 from serving.logs import trace_of
 
 ROOT = Path(__file__).parent.parent
+PROMPT = "A calm piano piece. bpm: 90. key: D minor. genre: jazz. moods: calm, warm. instrument: piano"
 DESCRIPTION = MusicDescription.parse(PROMPT).model_dump(mode="json")
 LONG = {"prompt": "a song that nobody waits for to the end", "seconds": 300}
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))  # the graphs are made once for all servers
-    return write_checkpoint(tmp_path_factory.mktemp("checkpoint"))
+def checkpoint(untrained: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(
+            "XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache"))
+        )  # the graphs are made once for all servers
+        yield untrained["mono"]
 
 
 @pytest.fixture(scope="module")
@@ -355,7 +358,9 @@ def test_the_command_line_serves_the_arranger_without_weights(tmp_path: Path) ->
         assert refused.status_code == 400
         assert "description" in refused.json()["error"]["message"]
         assert (
-            running.post({"instances": [{**LONG, "prompt": PROMPT}], "parameters": {"timeout_s": 0.2}}).status_code
+            running.post(
+                {"instances": [{"prompt": PROMPT, "seconds": 40}], "parameters": {"timeout_s": 0.2}}
+            ).status_code
             == 504
         )
         running.wait_for(lambda: running.figure("melodify_songs_playing") == 0)

@@ -79,7 +79,10 @@ class MusicGen:
         )
 
     def play(self, description: MusicDescription, seconds: float, seed: int) -> Track:
-        """Make `seconds` of music from the description. In ``int8``, the same arguments give the same bytes."""
+        """Make `seconds` of music from the description's prompt.
+
+        In ``int8``, the same arguments give the same bytes, whoever else is playing.
+        """
         prompt = description.to_prompt()
         self.check(prompt, seconds, seed)
         return self.finish(self.start(prompt, seconds, seed).result(), description, seconds, seed)

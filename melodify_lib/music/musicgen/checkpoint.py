@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -155,14 +157,9 @@ class Checkpoint:
         if kind != "musicgen":
             raise ModelError(f"{self.name} is a {kind!r} model; only 'musicgen' is known (not musicgen_melody)")
         from transformers import MusicgenConfig
-        from transformers.utils import logging
 
-        level = logging.get_verbosity()
-        logging.set_verbosity_error()  # it warns that the pad is no code, which is as it should be
-        try:
+        with quiet_transformers():  # it warns that the pad is no code, which is as it should be
             config: dict[str, Any] = MusicgenConfig.from_pretrained(self.folder).to_dict()
-        finally:
-            logging.set_verbosity(level)
         return config
 
     @property
@@ -195,6 +192,23 @@ class Checkpoint:
             if line.startswith("license:"):
                 return line.removeprefix("license:").strip()
         return "unknown"
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Neither warnings nor progress bars of transformers: its errors come as exceptions."""
+    from transformers.utils import logging
+
+    quiet: Any = logging  # it has no types
+    level, has_bars = quiet.get_verbosity(), quiet.is_progress_bar_enabled()
+    quiet.set_verbosity_error()
+    quiet.disable_progress_bar()
+    try:
+        yield
+    finally:
+        quiet.set_verbosity(level)
+        if has_bars:
+            quiet.enable_progress_bar()
 
 
 def cache_folder() -> Path:
@@ -234,7 +248,7 @@ class Weights:
         self._files: dict[str, Any] = {}
         for path in sorted(folder.glob("*.safetensors")):
             try:
-                file = safe_open(path, "pt")  # numpy has no bfloat16
+                file: Any = safe_open(path, "pt")  # numpy has no bfloat16
             except (SafetensorError, OSError) as error:
                 raise ModelError(f"{path} cannot be read: {error}; fetch it again") from None
             self._files |= dict.fromkeys(file.keys(), file)
@@ -246,8 +260,7 @@ class Weights:
         """Raises `ModelError` for a tensor that is not there."""
         if name not in self._files:
             raise ModelError(f"the checkpoint has no weights {name!r}: it is incomplete, or of another kind")
-        array: npt.NDArray[np.float32] = self._files[name].get_tensor(name).float().numpy()
-        return array
+        return np.asarray(self._files[name].get_tensor(name).float().numpy())
 
     def count(self, prefix: str, suffix: str) -> int:
         """How many tensors have such a name."""
@@ -262,7 +275,7 @@ class Weights:
             if f"{name}.{length}" in self:
                 g, v = self[f"{name}.{length}"], self[f"{name}.{direction}"]
                 norm = np.sqrt(np.square(v, dtype=np.float64).sum((1, 2), keepdims=True))
-                return (v * (g / norm)).astype(np.float32)
+                return np.asarray(v * (g / norm), np.float32)
         return self[f"{name}.weight"]
 
 

@@ -35,12 +35,10 @@ class CodecBackend(Protocol):
 
 def margin_frames(shape: Architecture) -> int:
     """How far to either side, in frames, a sample depends on features: the decoder's receptive field."""
+    residual = sum((shape.residual_kernel - 1) * shape.dilation_growth**layer for layer in range(shape.residual_layers))
     reach = shape.kernel // 2  # in samples, after the last convolution
     for ratio in reversed(shape.upsampling):
-        reach += sum(
-            (shape.residual_kernel - 1) * shape.dilation_growth**layer for layer in range(shape.residual_layers)
-        )
-        reach = -(-reach // ratio) + 1  # a transposed convolution of twice the ratio reaches one to either side
+        reach = -(-(reach + residual) // ratio) + 1  # a transposed convolution reaches one further
     return reach
 
 

@@ -6,16 +6,18 @@ sounds like does not depend on its neighbours (with a batch-invariant backend: n
 
 from __future__ import annotations
 
+import atexit
 import queue
 import threading
 from collections import deque
 from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 
-from melodify_lib.errors import BusyError, InputError, ModelError
+from melodify_lib.errors import BusyError, InputError
 from melodify_lib.music.musicgen.codec import PIECE_FRAMES, CodecBackend, CodecStream
 from melodify_lib.music.musicgen.pattern import TO_SAMPLE, delayed, undelayed
 from melodify_lib.music.musicgen.sampling import Sampling, choose, guided
@@ -50,7 +52,7 @@ class Backend(CodecBackend, Protocol):
         ...
 
     def reserve(self, songs: int, length: int, text: int) -> None:
-        """Make room for `songs` of `length` positions with prompts of `text` tokens. Raises `ModelError` if there is none."""
+        """Make room for `songs` of `length` positions with prompts of `text` tokens. Raises `ModelError`."""
         ...
 
     def place(self, slot: int, text: Any) -> None:
@@ -62,7 +64,10 @@ class Backend(CodecBackend, Protocol):
         ...
 
     def step(self, tokens: Codes, positions: Codes) -> Floats:
-        """Tokens ``[songs, codebooks]`` at `positions` → logits ``[songs, 2, codebooks, vocabulary]``, with prompt and without."""
+        """Tokens ``[songs, codebooks]`` at positions ``[songs]`` → logits ``[songs, 2, codebooks, vocabulary]``.
+
+        The two are with the prompt and without.
+        """
         ...
 
     def prefill(self, slot: int, tokens: Codes, position: int) -> None:
@@ -110,7 +115,7 @@ class Song:
         return self._future.result(timeout)
 
     def pieces(self) -> Iterator[Floats]:
-        """The song as it comes, float32 ``[channels, samples]`` a piece; raises what `result` would. For one listener."""
+        """The song as it comes, float32 ``[channels, samples]`` a piece, for one listener. Raises as `result` does."""
         while (piece := self._pieces.get()) is not None:
             yield piece
         if (error := self._future.exception()) is not None:
@@ -134,14 +139,12 @@ class Song:
         if self._on_progress:
             self._on_progress(self.progress)
 
-    def finish(self, error: BaseException | None = None) -> None:
-        try:
-            if error is None:
-                self._future.set_result(np.concatenate(self._heard, 1))
-            else:
+    def finish(self, error: Exception | None = None) -> None:
+        with suppress(InvalidStateError):  # cancelled
+            if error is not None:
                 self._future.set_exception(error)
-        except InvalidStateError:  # cancelled meanwhile
-            pass
+            elif not self.is_cancelled:
+                self._future.set_result(np.concatenate(self._heard, 1))
         self._pieces.put(None)
 
 
@@ -158,6 +161,7 @@ class Engine:
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="musicgen", daemon=True)
         self._thread.start()
+        atexit.register(self.close)  # the interpreter must not end under a running step
 
     @property
     def playing(self) -> int:
@@ -180,9 +184,7 @@ class Engine:
             if self._closing:
                 raise BusyError("the engine is closing; nothing new is begun")
             if self._limit is not None and len(self._waiting) >= self._limit + self._songs - len(self._takes):
-                raise BusyError(
-                    f"{len(self._takes)} songs are being made and {len(self._waiting)} wait; try again later"
-                )
+                raise BusyError(f"{self.playing} songs are being made and {self.waiting} wait; try again later")
             self._waiting.append(song)
             self._changed.notify()
         return song
@@ -193,6 +195,7 @@ class Engine:
 
     def close(self, *, finish: bool = False) -> None:
         """End the thread; songs that are not done are cancelled, or first done with `finish`."""
+        atexit.unregister(self.close)
         with self._changed:
             self._closing = True
             if not finish:
@@ -238,7 +241,7 @@ class Engine:
                     self._step()
             except Exception as error:  # the backend's: nobody's song can go on
                 for take in self._takes:
-                    take.song.finish(_explained(error))
+                    take.song.finish(error)
                 self._takes.clear()
 
     def _admit(self) -> None:
@@ -253,7 +256,7 @@ class Engine:
                 self.backend.reserve(len(self._takes) + 1, take.length, text.shape[1])
                 self.backend.place(len(self._takes), text)
             except Exception as error:
-                song.finish(_explained(error))
+                song.finish(error)
                 continue
             self._takes.append(take)
 
@@ -262,23 +265,23 @@ class Engine:
             if self._takes[slot].song.is_cancelled:
                 self._takes[slot].song.finish()
                 self._drop(slot)
-        for slot, take in enumerate(self._takes):
+        if not self._takes:
+            return
+        for slot, take in enumerate(self._takes):  # a piece each between two steps: the other songs go on
             if len(piece := take.known_ahead(self.backend.prefill_piece)):
                 self.backend.prefill(slot, piece, take.column)
                 take.column += len(piece)
-                break  # one piece between two steps: the other songs go on
-        if not self._takes:
-            return
         tokens = np.stack([take.tokens for take in self._takes])
         positions = np.array([take.column for take in self._takes])
-        self.backend.reserve(len(self._takes), int(positions.max()) + 1, 1)
         logits = self.backend.step(tokens, positions)
         for slot in reversed(range(len(self._takes))):
             take = self._takes[slot]
+            if len(take.known_ahead(self.backend.prefill_piece)):
+                continue  # it still reads: its next piece overwrites what this step wrote
             try:
                 is_done = take.advance(logits[slot], self.backend)
             except Exception as error:  # the caller's progress function, or EnCodec
-                take.song.finish(_explained(error))
+                take.song.finish(error)
                 is_done = True
             if is_done:
                 self._drop(slot)
@@ -319,7 +322,7 @@ class _Take:
     @property
     def length(self) -> int:
         """Positions that the window takes."""
-        return self._columns.shape[1]
+        return int(self._columns.shape[1])
 
     @property
     def tokens(self) -> Codes:
@@ -335,7 +338,7 @@ class _Take:
         return self._columns[:, self.column : self.column + count].T if count > 1 else np.zeros((0, 0), np.int64)
 
     def advance(self, logits: Floats, backend: Backend) -> bool:
-        """Choose the next column by ``[2, codebooks, vocabulary]``; give EnCodec what is settled. Whether it was the last."""
+        """Choose the next column by logits ``[2, codebooks, vocabulary]``. Whether it was the last."""
         shape, sampling = self._shape, self.song.request.sampling
         self.column += 1
         following = self._columns[:, self.column]
@@ -350,7 +353,7 @@ class _Take:
             new = undelayed(self._columns, shape.delays, self._done - self._start, settled - self._start)
             self._codes[:, self._done : settled] = new
             self._done = settled
-        is_last = self._done == self.song.frames
+        is_last = bool(self._done == self.song.frames)
         due = FIRST_PIECE_FRAMES if self._played == 0 else PIECE_FRAMES
         piece = self._decode(is_last=is_last) if is_last or self._done - self._played >= due else None
         self.song.advance(self._done, piece)
@@ -367,13 +370,3 @@ class _Take:
         return np.stack(
             [stream.push(codes[channel::channels], is_last=is_last) for channel, stream in enumerate(self._streams)]
         )
-
-
-def _explained(error: Exception) -> Exception:
-    """The same error, or one that says what a full memory means."""
-    if isinstance(error, MemoryError):
-        return ModelError(
-            f"memory ran out ({error}); make fewer songs at once (MELODIFY_SONGS), shorter ones, or take a smaller "
-            "checkpoint"
-        )
-    return error

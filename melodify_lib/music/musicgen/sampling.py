@@ -21,16 +21,14 @@ class Sampling(BaseModel):
     guidance: Annotated[float, Field(ge=1, le=20, description="weight of the prompt; 1 is none")] = 3.0
     temperature: Annotated[float, Field(ge=0, le=5, description="0 takes the likeliest code")] = 1.0
     top_k: Annotated[int, Field(ge=0, description="choose among so many; 0 among all")] = 250
-    top_p: Annotated[
-        float, Field(ge=0, le=1, description="choose among the likeliest that make up so much; 0, 1: off")
-    ] = 0.0
+    top_p: Annotated[float, Field(ge=0, le=1, description="among the likeliest that make up so much; 0, 1: all")] = 0.0
 
 
 def guided(logits: Floats, guidance: float) -> Floats:
     """Classifier-free guidance over ``[2, …]``, with the prompt and without (Ho & Salimans 2022)."""
-    with_prompt, without = logits
+    with_prompt, without = np.asarray(logits)
     if guidance == 1:
-        return with_prompt
+        return np.asarray(with_prompt)
     return np.asarray(without + np.float32(guidance) * (with_prompt - without))
 
 

@@ -5,6 +5,9 @@ The decoder's loop is ours, over transformers' weights, so that each row can sta
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,8 +15,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from melodify_lib.errors import ModelError
-from melodify_lib.music.musicgen.checkpoint import Checkpoint, Tokenizer
+from melodify_lib.errors import InputError, ModelError
+from melodify_lib.music.musicgen.checkpoint import Checkpoint, Tokenizer, quiet_transformers
+from melodify_lib.music.musicgen.memory import require
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,17 +52,22 @@ class TorchBackend:
         self._is_compiled = device.startswith("cuda")
         self._kind = getattr(torch, precision) if self._is_compiled else torch.float32
         self._device = torch.device(device)
-        model = _load(checkpoint, self._kind, self._device)
-        self._text, self._codec = model.text_encoder, model.audio_encoder
-        self._project: Linear = getattr(model, "enc_to_dec_proj", nn.Identity())
-        halves = precision == "float16" and not self._is_compiled
-        decoder = model.decoder.model.decoder
-        self._tables = [table.weight for table in decoder.embed_tokens]
-        self._sinusoids = decoder.embed_positions.weights
-        self._layers = [_Layer(layer, halves) for layer in decoder.layers]
-        self._norm = decoder.layer_norm
-        self._heads = _linear([head.weight for head in model.decoder.lm_heads], halves)
-        del model, decoder
+        if self._is_compiled and not torch.cuda.is_available():
+            raise ModelError(f"there is no {device} here: torch {torch.__version__} finds no GPU; MELODIFY_DEVICE=cpu")
+        size = sum(path.stat().st_size for path in checkpoint.folder.glob("*.safetensors"))
+        self._require(size * self._kind.itemsize // 4, f"the weights of {checkpoint.name}")
+        with _one_thread():
+            model = _load(checkpoint, self._kind, self._device)
+            self._text, self._codec = model.text_encoder, model.audio_encoder
+            self._project: Linear = getattr(model, "enc_to_dec_proj", nn.Identity())
+            halves = precision == "float16" and not self._is_compiled
+            decoder = model.decoder.model.decoder
+            self._tables = [table.weight for table in decoder.embed_tokens]
+            self._sinusoids = decoder.embed_positions.weights
+            self._layers = [_Layer(layer, halves) for layer in decoder.layers]
+            self._norm = decoder.layer_norm
+            self._heads = _linear([head.weight for head in model.decoder.lm_heads], halves)
+            del model, decoder
         self._forward: Callable[..., torch.Tensor] = self._step
         if self._is_compiled:
             self._forward = torch.compile(self._step, mode="reduce-overhead", dynamic=False)
@@ -81,20 +90,21 @@ class TorchBackend:
         text = max(text, self._text_length)
         if (rows, length, text) == (self._rows, self._length, self._text_length):
             return
+        needed = 2 * rows * (length + text) * self.shape.width * len(self._layers) * self._kind.itemsize
+        self._require(needed, f"{rows // 2} songs of {length} positions")
         self._rows, self._length, self._text_length = rows, length, text
-        try:
-            for layer in self._layers:
-                sizes = (length, length, text, text)
-                layer.caches = [self._grown(old, size) for old, size in zip(layer.caches, sizes, strict=True)]
-            mask = torch.zeros(rows, text, dtype=torch.bool, device=self._device)
-            mask[: self._text_mask.shape[0], : self._text_mask.shape[1]] = self._text_mask
-            self._text_mask = mask
-        except (torch.OutOfMemoryError, RuntimeError) as error:
-            needed = 4 * rows * (length + text) * self.shape.width * len(self._layers) * self._kind.itemsize // 2
-            raise ModelError(
-                f"{songs} songs of {length} positions need {needed / 1e9:.1f} GB for keys and values, which is not "
-                f"to be had on {self._device} ({error}); make fewer at once, or shorter ones"
-            ) from None
+        for layer in self._layers:
+            sizes = (length, length, text, text)
+            layer.caches = [self._grown(old, size) for old, size in zip(layer.caches, sizes, strict=True)]
+        mask = torch.zeros(rows, text, dtype=torch.bool, device=self._device)
+        mask[: self._text_mask.shape[0], : self._text_mask.shape[1]] = self._text_mask
+        self._text_mask = mask
+
+    def _require(self, needed: int, what: str) -> None:
+        if self._is_compiled:
+            require(needed, what, torch.cuda.mem_get_info(self._device)[0])
+        else:
+            require(needed, what)
 
     def _grown(self, old: torch.Tensor, size: int) -> torch.Tensor:
         new = torch.zeros(self._rows, size, *old.shape[2:], dtype=self._kind, device=self._device)
@@ -107,7 +117,7 @@ class TorchBackend:
         row, length = 2 * slot, text.shape[1]
         for layer in self._layers:
             for cache, project in zip(layer.caches[2:], layer.text_projections, strict=True):
-                cache[row, :length] = project(text)[0].unflatten(-1, cache.shape[2:])
+                cache[row, :length] = project(text)[0].view(-1, *cache.shape[2:])
                 cache[row + 1] = 0
         self._text_mask[row : row + 2] = False
         self._text_mask[row, :length] = True
@@ -145,7 +155,7 @@ class TorchBackend:
     def _step(
         self, rows: slice, tokens: torch.Tensor, at: torch.Tensor, mask: torch.Tensor | None, length: int
     ) -> torch.Tensor:
-        """Tokens ``[rows, n, codebooks]`` at positions ``[rows, n]`` → logits of the last, ``[rows, codebooks * vocabulary]``."""
+        """Tokens ``[rows, n, codebooks]`` at positions ``[rows, n]`` → the last one's logits, all books in a row."""
         x = torch.zeros((), dtype=self._kind, device=self._device)
         for book, table in enumerate(self._tables):
             x = x + F.embedding(tokens[..., book], table)
@@ -171,15 +181,6 @@ class TorchBackend:
         for layer in self._codec.decoder.layers[2:]:
             x = layer(x)
         return np.asarray(x[0, 0].float().cpu().numpy())
-
-    @torch.inference_mode()
-    def codes(self, audio: Floats) -> Codes:
-        """Audio ``[channels, samples]`` at the checkpoint's rate as codes ``[codebooks, frames]``, to go on from."""
-        channels = [
-            self._codec.encode(torch.from_numpy(channel)[None, None].to(self._device, self._kind)).audio_codes[0, 0]
-            for channel in audio
-        ]
-        return torch.stack(channels, 1).flatten(0, 1).cpu().numpy()
 
 
 class _Layer:
@@ -209,11 +210,11 @@ class _Layer:
         """``[rows, n, width]`` at positions ``[rows, n]``, over the first `length` positions where `mask` allows."""
         own_norm, text_norm, last_norm = self._norms
         keys, values, text_keys, text_values = (cache[rows] for cache in self.caches)
-        q, k, v = self._qkv(own_norm(x)).unflatten(-1, (3, *keys.shape[2:])).unbind(2)
+        q, k, v = self._qkv(own_norm(x)).view(*at.shape, 3, *keys.shape[2:]).unbind(2)
         every = torch.arange(len(at), device=at.device)[:, None]
         keys[every, at], values[every, at] = k, v
         x = x + self._out(_attend(q, keys[:, :length], values[:, :length], mask))
-        q = self._query(text_norm(x)).unflatten(-1, keys.shape[2:])
+        q = self._query(text_norm(x)).view(*at.shape, *keys.shape[2:])
         x = x + self._text_out(_attend(q, text_keys, text_values, text_mask))
         return x + self._down(F.gelu(self._up(last_norm(x))))
 
@@ -233,24 +234,57 @@ def _linear(weights: list[torch.Tensor], halves: bool) -> Linear:
     return lambda x: F.linear(x, weight)
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """No team of OpenMP threads for the thread that loads.
+
+    Its threads would stay, and with those of the thread that plays they are more than there are cores: OpenMP
+    then puts them to sleep between two operators, and a step takes half as long again.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def _load(checkpoint: Checkpoint, kind: torch.dtype, device: torch.device) -> Any:
     from transformers import MusicgenForConditionalGeneration
-    from transformers.utils import logging
 
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    loader: Any = MusicgenForConditionalGeneration
     try:
-        model, report = MusicgenForConditionalGeneration.from_pretrained(
-            checkpoint.folder, dtype=kind, output_loading_info=True
-        )
+        with quiet_transformers():
+            model, report = loader.from_pretrained(checkpoint.folder, dtype=kind, output_loading_info=True)
         if report["missing_keys"]:
             missing = ", ".join(sorted(report["missing_keys"])[:3])
             raise ModelError(f"{checkpoint.name} has no weights {missing}: it is incomplete, or of another kind")
         return model.to(device).eval()
     except (OSError, ValueError, RuntimeError) as error:  # transformers, safetensors and torch have no common root
         raise ModelError(f"{checkpoint.name} cannot be loaded to {device}: {error}") from None
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
+
+
+@torch.inference_mode()
+def encode_audio(checkpoint: Checkpoint, audio: Floats, sample_rate: int) -> Codes:
+    """Audio ``[channels, samples]`` as codes ``[codebooks, frames]`` of a checkpoint, for `SongRequest.given`.
+
+    Brought to the checkpoint's rate and channels. What is left of the last frame is cut off. Raises
+    `InputError` for what is no audio, or shorter than a frame.
+    """
+    from scipy.signal import resample_poly
+
+    shape = checkpoint.architecture
+    if audio.ndim != 2 or not np.isfinite(audio).all():
+        raise InputError(f"expected audio as [channels, samples] without gaps; got the shape {list(audio.shape)}")
+    common = math.gcd(sample_rate, shape.sample_rate)
+    audio = resample_poly(audio, shape.sample_rate // common, sample_rate // common, axis=1).astype(np.float32)
+    audio = np.repeat(audio.mean(0, keepdims=True), 2, 0) if shape.channels > len(audio) else audio
+    audio = audio.mean(0, keepdims=True) if shape.channels == 1 else audio[: shape.channels]
+    frames = audio.shape[1] // shape.hop
+    if not frames:
+        raise InputError(f"audio to go on from must have {shape.hop} samples at least; it has {audio.shape[1]}")
+    codec = _load(checkpoint, torch.float32, torch.device("cpu")).audio_encoder
+    codes = [
+        codec.encode(torch.from_numpy(channel[None, None, : frames * shape.hop])).audio_codes[0, 0] for channel in audio
+    ]
+    return np.asarray(torch.stack(codes, 1).flatten(0, 1).numpy())

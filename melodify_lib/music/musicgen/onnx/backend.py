@@ -9,6 +9,7 @@ import numpy as np
 
 from melodify_lib.errors import ModelError
 from melodify_lib.music.musicgen.checkpoint import Architecture, Tokenizer
+from melodify_lib.music.musicgen.memory import require
 from melodify_lib.music.musicgen.onnx.decoder import CACHES
 from melodify_lib.music.musicgen.onnx.text import distance_buckets
 
@@ -47,6 +48,7 @@ class OnnxBackend:
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise ModelError(f"{folder} is damaged ({error}); remove it, and it is made again") from None
         self._tokenizer = Tokenizer(folder)
+        require(sum(path.stat().st_size for path in folder.glob("*.data")), f"the weights in {folder}")
         self._ort = onnxruntime
         threads = threads or len(os.sched_getaffinity(0))
         # Spinning threads take a third off a step of one song, as a step is 300 short operators; in EnCodec
@@ -69,7 +71,7 @@ class OnnxBackend:
             raise ModelError(f"{path} cannot be loaded ({error}); remove {path.parent}, and it is made again") from None
 
     def encode(self, prompt: str) -> Floats:
-        """Each layer's keys and values of a prompt, float32 ``[2 * layers, tokens, width]``, keys and values in turn."""
+        """Keys and values of a prompt, float32 ``[2 * layers, tokens, width]``: each layer's keys, then its values."""
         tokens = self._tokenizer.encode(prompt)
         distances = distance_buckets(len(tokens), self.shape.distance_buckets, self.shape.furthest_distance)
         (keys_values,) = self._text.run(None, {"tokens": tokens[None], "distances": distances})
@@ -160,12 +162,14 @@ class _Caches:
         sizes = max(rows, self._rows), max(length, self._length), max(text, self._text)
         if sizes == (self._rows, self._length, self._text):
             return False
+        values = 2 * sizes[0] * (sizes[1] + sizes[2]) * self._shape.width * self._shape.layers
+        require(values * np.dtype(self._kind).itemsize, f"{sizes[0] // 2} songs of {sizes[1]} positions")
         self._rows, self._length, self._text = sizes
         for layer in range(self._shape.layers):
             for cache in CACHES:
                 size = self._text if cache.startswith("text") else self._length
                 head = self._shape.width // self._shape.heads
-                array = np.zeros((self._rows, self._shape.heads, size, head), self._kind)
+                array: npt.NDArray[Any] = np.zeros((self._rows, self._shape.heads, size, head), self._kind)
                 if (old := self.arrays.get(f"{cache}_{layer}")) is not None:
                     array[: len(old), :, : old.shape[2]] = old
                 self.arrays[f"{cache}_{layer}"] = array
@@ -188,7 +192,8 @@ class _Caches:
         self.text_ends[:, row], self.text_ends[:, row + 1] = text[:, -1], 0  # without a prompt: one token of zeros
 
     def move(self, source: int, target: int) -> None:
-        for array in (*self.arrays.values(), self.text_last, self.text_ends.swapaxes(0, 1)):
+        rows: list[npt.NDArray[Any]] = [*self.arrays.values(), self.text_last, self.text_ends.swapaxes(0, 1)]
+        for array in rows:
             array[target : target + 2] = array[source : source + 2]
 
 
@@ -206,7 +211,7 @@ class _Binding:
         texts: int,
     ) -> None:
         self._session, self._io = session, session.io_binding()
-        self._inputs = {
+        self._inputs: dict[str, npt.NDArray[Any]] = {
             "tokens": np.zeros((rows, positions, shape.codebooks), np.int64),
             "positions": np.zeros((rows, positions), np.int64),
             "last": np.zeros(rows, np.int32),
@@ -216,7 +221,7 @@ class _Binding:
             "text_ends": np.zeros((2 * shape.layers, texts, shape.width), np.float32),
         }
         self._logits = np.zeros((rows, shape.codebooks, shape.vocabulary), np.float32)
-        self._values = []  # what onnxruntime points into must stay alive
+        self._values: list[tuple[Any, npt.NDArray[Any]]] = []  # what onnxruntime points into must stay alive
         for name, array in self._inputs.items():
             self._io.bind_ortvalue_input(name, self._value(ort, array))
         for name, array in caches.items():

@@ -28,7 +28,7 @@ def features_graph(weights: Weights, config: dict[str, Any]) -> Graph:
     embedded = []
     for book in range(codebooks):
         table = weights[f"audio_encoder.quantizer.layers.{book}.codebook.embed"]
-        index = graph.op("Gather", codes, graph.weight(np.int64(book)), axis=0)
+        index = graph.op("Gather", codes, graph.weight(np.array(book)), axis=0)
         embedded.append(graph.op("Gather", graph.weight(table), index))
     x = graph.op("Sum", *embedded)  # [T, codebook_dim]
     x = graph.op("Unsqueeze", graph.op("Transpose", x, perm=[1, 0]), graph.ints(0))
@@ -41,18 +41,18 @@ def features_graph(weights: Weights, config: dict[str, Any]) -> Graph:
         graph.input(kind, np.float32, [layers, 1, width])
     for layer in range(layers):
         name = "audio_encoder.decoder.layers.1.lstm.{}_l" + str(layer)
-        initial = [graph.op("Slice", kind, graph.ints(layer), graph.ints(layer + 1), graph.ints(0)) for kind in states]
+        first = [graph.op("Slice", kind, graph.ints(layer), graph.ints(layer + 1), graph.ints(0)) for kind in states]
         w, r = (_gates(weights[name.format(part)])[None] for part in ("weight_ih", "weight_hh"))
         b = np.concatenate([_gates(weights[name.format(part)]) for part in ("bias_ih", "bias_hh")])[None]
         outputs = [f"lstm_{layer}_{part}" for part in ("y", *states)]
-        graph.ops("LSTM", y, *map(graph.weight, (w, r, b)), "", *initial, outputs=outputs, hidden_size=width)
+        graph.ops("LSTM", y, *map(graph.weight, (w, r, b)), "", *first, outputs=outputs, hidden_size=width)
         y = graph.op("Squeeze", outputs[0], graph.ints(1))
-        for kind, output in zip(states.values(), outputs[1:], strict=True):
-            kind.append(output)
+        for state, output in zip(states.values(), outputs[1:], strict=True):
+            state.append(output)
     y = graph.op("Transpose", graph.op("Add", y, x), perm=[1, 2, 0])
     graph.output("features", y, np.float32, [1, width, "N"])
-    for kind, parts in states.items():
-        graph.output(f"{kind}_next", graph.op("Concat", *parts, axis=0), np.float32, [layers, 1, width])
+    for part, parts in states.items():
+        graph.output(f"{part}_next", graph.op("Concat", *parts, axis=0), np.float32, [layers, 1, width])
     return graph
 
 

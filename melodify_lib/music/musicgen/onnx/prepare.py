@@ -50,8 +50,8 @@ def prepare(checkpoint: Checkpoint, *, on_progress: Callable[[str], None] = lamb
     for musicgen-small. `on_progress` hears what is being done. Raises `ModelError`.
     """
     stamp = {"files": checkpoint.stamp, "recipe": fingerprint("music/musicgen/onnx")}
-    for home in _homes(checkpoint):
-        for card in home.glob("onnx-*/prepared.json"):
+    for place in _homes(checkpoint):
+        for card in place.glob("onnx-*/prepared.json"):
             try:
                 if json.loads(card.read_bytes())["stamp"] == stamp:
                     return card.parent
@@ -59,7 +59,7 @@ def prepare(checkpoint: Checkpoint, *, on_progress: Callable[[str], None] = lamb
                 continue
     on_progress("reading the checkpoint")
     name = f"onnx-{checkpoint.digest[:12]}-{stamp['recipe']}"
-    home = next((home for home in _homes(checkpoint) if _is_writable(home)), None)
+    home = next(filter(_is_writable, _homes(checkpoint)), None)
     if home is None:
         raise ModelError(f"nowhere to keep the prepared weights: neither {' nor '.join(map(str, _homes(checkpoint)))}")
     partial = Path(tempfile.mkdtemp(prefix=".preparing-", dir=home))

@@ -80,7 +80,6 @@ def distance_buckets(length: int, buckets: int, furthest: int) -> npt.NDArray[np
     half = buckets // 2
     near = half // 2
     size = np.abs(distance)
-    far = near + np.log(np.maximum(size, 1).astype(np.float32) / near) / np.float32(np.log(furthest / near)) * (
-        half - near
-    )
-    return np.where(distance > 0, half, 0) + np.where(size < near, size, np.minimum(far.astype(np.int64), half - 1))
+    octaves = np.log(np.maximum(size, 1).astype(np.float32) / near) / np.float32(np.log(furthest / near))
+    far = np.minimum(near + (octaves * (half - near)).astype(np.int64), half - 1)
+    return np.asarray(np.where(distance > 0, half, 0) + np.where(size < near, size, far))

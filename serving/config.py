@@ -22,6 +22,7 @@ bind = f"0.0.0.0:{os.environ.get('AIP_HTTP_PORT') or 8080}"  # as Vertex AI's co
 workers = 1  # one engine; more would load the weights again
 worker_class = "serving.worker.Worker"
 threads = _settings.songs + _settings.waiting + SPARE_THREADS
+worker_connections = threads + 1000
 timeout = 120  # seconds in which the worker's main thread must be heard of; a library that loads may hold it up
 graceful_timeout = _settings.grace
 control_socket_disable = True

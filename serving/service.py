@@ -1,7 +1,8 @@
 """Songs to order: who may come in, who plays, where it is kept, and how it all ends.
 
-A song is a `Job` on a thread of its own, under MusicGen's engine or the arranger alike; the request's thread only
-waits for it, so that a deadline, a client that leaves and SIGTERM are noticed whatever the job is busy with.
+A song is a `Job` on a thread of its own, which waits for MusicGen's engine or for a process with the arranger; the
+request's thread only waits for the job, so that a deadline, a client that leaves and SIGTERM are noticed whatever the
+job is busy with.
 """
 
 from __future__ import annotations
@@ -22,14 +23,16 @@ from melodify_lib.errors import BusyError, InputError, MelodifyError, StoreError
 from melodify_lib.music.finish import LOUDNESS_LUFS, TRUE_PEAK_DBTP, encode_wav, master
 from melodify_lib.music.measure import measure
 from melodify_lib.music.musicgen import MusicGen
+from melodify_lib.music.musicgen.engine import Song
 from melodify_lib.nouns import Measures, MusicDescription, sha256
 from melodify_lib.store import FolderStore, Store
+from serving.apart import Performance
 from serving.messages import PromptCard, Refusal, Wanted, read_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from melodify_lib.music.musicgen.engine import Floats, Song
+    from melodify_lib.music.musicgen.engine import Floats
     from melodify_lib.settings import Settings
     from serving.metrics import Metrics
 
@@ -48,25 +51,25 @@ class Job:
         self.future: Future[dict[str, Any]]
         self.accepted = time.monotonic()
         self.is_cancelled = False
-        self._song: Song | None = None
+        self._playing: Song | Performance | None = None
 
     @property
     def is_playing(self) -> bool:
         """Rather than waiting for its turn."""
-        return self.future.running() and (self._song is None or self._song.progress > 0)
+        return self.future.running() and not (isinstance(self._playing, Song) and self._playing.progress == 0)
 
-    def follow(self, song: Song) -> None:
-        """Cancel `song` when the job is."""
-        self._song = song
+    def follow(self, playing: Song | Performance) -> None:
+        """Cancel it when the job is."""
+        self._playing = playing
         if self.is_cancelled:
-            song.cancel()
+            playing.cancel()
 
     def cancel(self) -> None:
         """Give up; what is stored already stays."""
         self.is_cancelled = True
         self.future.cancel()
-        if self._song is not None:
-            self._song.cancel()
+        if self._playing is not None:
+            self._playing.cancel()
 
 
 class Service:
@@ -94,7 +97,7 @@ class Service:
         """Load the musician. Raises `MelodifyError`."""
         musician = stages.musician(self._settings)
         log.info("loaded %s %s", musician.version.name, musician.version.version)  # hashes the weights, once
-        # The engine has a queue of its own; the arranger works as long as it plays.
+        # The engine has a queue of its own; an arranger takes a processor.
         threads = self._capacity if isinstance(musician, MusicGen) else min(self._settings.songs, os.cpu_count() or 1)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="song")
         self._musician = musician
@@ -239,15 +242,17 @@ class Service:
 def _play(job: Job, musician: stages.Musician) -> dict[str, bytes]:
     """The files of a song by name, its card the last."""
     song = job.wanted
-    if isinstance(musician, MusicGen):
-        playing = musician.start(song.prompt, song.seconds, song.seed)
-        job.follow(playing)
-        audio = playing.result()
-        if song.description is None:
-            return _prompt_files(audio, song, musician)
-        track = musician.finish(audio, song.description, song.seconds, song.seed)
-    else:
-        track = musician.play(cast(MusicDescription, song.description), song.seconds, song.seed)  # `_check` saw to it
+    if not isinstance(musician, MusicGen):
+        description = cast(MusicDescription, song.description)  # `_check` saw to it
+        performance = Performance(musician, description, song.seconds, song.seed)
+        job.follow(performance)
+        return performance.result()
+    playing = musician.start(song.prompt, song.seconds, song.seed)
+    job.follow(playing)
+    audio = playing.result()
+    if song.description is None:
+        return _prompt_files(audio, song, musician)
+    track = musician.finish(audio, song.description, song.seconds, song.seed)
     return {**track.files, CARD: track.card.to_json().encode()}
 
 

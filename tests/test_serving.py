@@ -7,6 +7,7 @@ import re
 import resource
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -20,7 +21,7 @@ import numpy as np
 import pytest
 import requests
 import soundfile
-from server import PREDICT, Server, read_answer, server
+from server import HEALTH, PREDICT, Server, read_answer, server
 
 from melodify_lib.nouns import MusicDescription, TrackCard, sha256
 from melodify_lib.store import FolderStore
@@ -229,6 +230,12 @@ def test_of_500_at_once_each_gets_an_answer(musicgen: Server) -> None:
     assert whole(musicgen) >= statuses.result().count(200)
 
 
+def test_a_client_that_stalls_is_told_so_and_lets_go_of_its_thread(musicgen: Server) -> None:
+    client = socket.create_connection(("127.0.0.1", musicgen.port), timeout=20)
+    client.sendall(f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{{".encode())
+    assert read_answer(client)[0] == 408
+
+
 def test_a_store_that_fails_is_an_answer_and_leaves_nothing_half_written(musicgen: Server) -> None:
     song = {"prompt": "no room on the disk", "seconds": 4, "output": "full"}
     before = whole(musicgen)
@@ -324,10 +331,12 @@ def test_an_idle_server_ends_at_once_and_health_comes_before_readiness(tmp_path:
     with server(tmp_path, ready=False, **settings) as running:
         running.wait_for(lambda: running.health() != 0)
         assert running.health() == 503  # the font has not been read: nobody has written it
+        assert image_health(running) == 1
         answer = running.post({"instances": [{"description": DESCRIPTION}]})
         assert (answer.status_code, "Retry-After" in answer.headers) == (503, True)
         (tmp_path / "font.sf2").write_bytes((Path(spec.origin).parent / "TimGM6mb.sf2").read_bytes())
         running.wait_for(lambda: running.health() == 200)
+        assert image_health(running) == 0
         began = time.monotonic()
         running.process.terminate()
         assert running.process.wait(10) == 0
@@ -345,7 +354,7 @@ def test_a_server_that_cannot_load_ends_and_says_why(tmp_path: Path) -> None:
 
 def test_the_command_line_serves_the_arranger_without_weights(tmp_path: Path) -> None:
     melodify = str(Path(sys.executable).with_name("melodify"))
-    with server(tmp_path, [melodify, "serve", "--musician", "arranger", "--threads", "60"]) as running:
+    with server(tmp_path, [melodify, "serve", "--musician", "arranger", "--threads", "60"], grace=5) as running:
         assert COMMAND[1:] == tuple(Path(f"/proc/{running.process.pid}/cmdline").read_text().split("\0")[1:5])
         one, two = running.predict(
             {"description": DESCRIPTION, "seconds": 6}, {"prompt": PROMPT, "seconds": 4, "seed": 1}
@@ -357,14 +366,20 @@ def test_the_command_line_serves_the_arranger_without_weights(tmp_path: Path) ->
         refused = running.post({"instances": [{"prompt": "in my own words"}]})
         assert refused.status_code == 400
         assert "description" in refused.json()["error"]["message"]
-        assert (
-            running.post(
-                {"instances": [{"prompt": PROMPT, "seconds": 40}], "parameters": {"timeout_s": 0.2}}
-            ).status_code
-            == 504
-        )
+        client = running.open({"instances": [{"prompt": PROMPT, "seconds": 300}]})
+        running.wait_for(lambda: running.figure("melodify_songs_playing") == 1)
+        began = time.monotonic()
+        assert [running.health() for _ in range(20)] == [200] * 20
+        client.close()
         running.wait_for(lambda: running.figure("melodify_songs_playing") == 0)
-        assert whole(running) == 2  # what nobody waited for was not stored
+        assert time.monotonic() - began < 3  # the song would have taken longer, and the health checks with it
+        client = running.open({"instances": [{"prompt": PROMPT, "seconds": 300}]})
+        running.wait_for(lambda: running.figure("melodify_songs_playing") == 1)
+        running.process.terminate()
+        assert read_answer(client)[0] == 503
+        assert running.process.wait(5) == 0
+    assert whole(running) == 2  # what nobody waited for was not stored
+    assert running.log()
     refused = subprocess.run([melodify, "serve", "--threads", "10"], capture_output=True, text=True, check=False)
     assert (refused.returncode, "too few" in refused.stderr) == (1, True)
 
@@ -382,6 +397,8 @@ def test_the_image_runs_the_command_that_is_tested_here() -> None:
         if name == "COPY" and not text.startswith("--from"):
             assert all((ROOT / source).exists() for source in shlex.split(text)[:-1]), text
     kept = {line[1:] for line in (ROOT / "serving/Dockerfile.dockerignore").read_text().splitlines() if line[0] == "!"}
+    (health,) = [json.loads(text.split("CMD ")[1]) for name, text in instructions if name == "HEALTHCHECK"]
+    assert health == ["python", "-m", "serving.health"]
     copied = {
         part for name, text in instructions if name == "COPY" and "--from" not in text for part in text.split()[:-1]
     }
@@ -401,6 +418,12 @@ def test_the_image_runs_the_command_that_is_tested_here() -> None:
 )
 def test_only_valid_traces_are_taken(header: str, value: str, trace: str) -> None:
     assert trace_of({header: value}) == trace
+
+
+def image_health(running: Server) -> int:
+    """Exit code of the image's HEALTHCHECK."""
+    environment = {**os.environ, "AIP_HTTP_PORT": str(running.port), "AIP_HEALTH_ROUTE": HEALTH}
+    return subprocess.run([sys.executable, "-m", "serving.health"], env=environment, cwd=ROOT, check=False).returncode
 
 
 def whole(running: Server) -> int:

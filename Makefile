@@ -61,5 +61,5 @@ $(READY): pyproject.toml constraints.txt
 	@echo "Setting up $(VENV) (once; 2.3 GB, some minutes) …"
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install --constraint constraints.txt --editable '.[notebooks,pipelines,cloud,musicgen,serving,dev]'
-	@$(BIN)/python -m compileall -q melodify_lib pipelines
+	@$(BIN)/python -m compileall -q melodify_lib pipelines serving
 	@touch $@

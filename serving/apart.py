@@ -11,6 +11,8 @@ import traceback
 from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING
 
+from melodify_lib.errors import ModelError
+
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
@@ -30,24 +32,30 @@ class Performance:
         self._process = _context.Process(
             target=_perform, args=(sender, musician, description, seconds, seed), daemon=True
         )
+        self._is_cancelled = False
         self._process.start()
         sender.close()
 
     def result(self) -> dict[str, bytes]:
-        """The track's files with ``card.json`` as the last. Raises what `play` raised, or `CancelledError`."""
+        """The track's files, ``card.json`` the last. Raises what `play` raised, `CancelledError`, `ModelError`."""
         try:
             outcome = self._receiver.recv()
         except EOFError:
-            raise CancelledError from None
+            outcome = None
         finally:
             self._process.join()
             self._receiver.close()
+        if outcome is None:
+            if self._is_cancelled:
+                raise CancelledError
+            raise ModelError(f"the song's process ended with {self._process.exitcode}; memory may have run out")
         if isinstance(outcome, Exception):
             raise outcome
         files: dict[str, bytes] = outcome
         return files
 
     def cancel(self) -> None:
+        self._is_cancelled = True
         self._process.kill()
 
 

@@ -67,6 +67,10 @@ def create_app() -> Flask:
             _log(response)
         return response
 
+    @app.teardown_request
+    def forget(_: BaseException | None) -> None:
+        TRACE.set("")  # the thread takes up another request
+
     app.register_error_handler(Refusal, _refused)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(Exception, _failed)

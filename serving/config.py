@@ -24,6 +24,7 @@ worker_class = "serving.worker.Worker"
 threads = _settings.songs + _settings.waiting + SPARE_THREADS
 worker_connections = threads + 1000
 timeout = 120  # seconds in which the worker's main thread must be heard of; a library that loads may hold it up
+keepalive = 65  # seconds; longer than what is in front keeps an idle connection, or it may write into a closed one
 graceful_timeout = _settings.grace
 control_socket_disable = True
 worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108, gunicorn's heartbeat: not on a disk

@@ -15,6 +15,7 @@ from http.client import HTTPResponse
 from pathlib import Path
 from typing import Any
 
+import psutil
 import requests
 
 from serving import COMMAND
@@ -41,8 +42,7 @@ class Server:
     @property
     def worker(self) -> int:
         """Process id of gunicorn's worker."""
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
-        return int(children.split()[0])
+        return psutil.Process(self.process.pid).children()[0].pid
 
     def health(self) -> int:
         """Status of the health route; 0 when nobody listens."""

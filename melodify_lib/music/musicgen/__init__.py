@@ -35,7 +35,7 @@ class MusicGen:
     def version(self) -> StageVersion:
         """The engine, its precision and the checkpoint's weights: all three decide the bytes."""
         sources = fingerprint("music/musicgen", "music/finish.py", "music/measure.py")
-        weights = f"{self._checkpoint.name}@{self._checkpoint.digest[:12]}"
+        weights = f"{self._checkpoint.label}@{self._checkpoint.digest[:12]}"
         return StageVersion(name="musicgen", version=f"{sources}+{self._precision}+{weights}")
 
     @property

@@ -138,6 +138,12 @@ class Checkpoint:
             raise ModelError(f"no folder {name}: expected one with config.json and *.safetensors, or a name on the hub")
         return cls(name, _from_hub(name))._checked()
 
+    @property
+    def label(self) -> str:
+        """A name without the machine's paths: as on the hub, or the last part of a folder or address."""
+        is_place = self.name.startswith("gs://") or Path(self.name).is_dir()
+        return Path(self.name).resolve().name if is_place else self.name
+
     def _checked(self) -> Self:
         for pattern in ("config.json", "tokenizer.json", "*.safetensors"):
             if not any(self.folder.glob(pattern)):

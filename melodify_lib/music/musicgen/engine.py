@@ -158,7 +158,7 @@ class Engine:
         self._waiting: deque[Song] = deque()
         self._takes: list[_Take] = []
         self._changed = threading.Condition()
-        self._closing = False
+        self._closing = self._dropping = False
         self._thread = threading.Thread(target=self._run, name="musicgen", daemon=True)
         self._thread.start()
         atexit.register(self.close)  # the interpreter must not end under a running step
@@ -171,7 +171,7 @@ class Engine:
     @property
     def waiting(self) -> int:
         """Songs that wait for a place in it."""
-        return len(self._waiting)
+        return sum(not song.is_cancelled for song in list(self._waiting))
 
     def start(self, request: SongRequest, on_progress: Callable[[float], None] | None = None) -> Song:
         """Begin a song, or queue it.
@@ -183,7 +183,7 @@ class Engine:
         with self._changed:
             if self._closing:
                 raise BusyError("the engine is closing; nothing new is begun")
-            if self._limit is not None and len(self._waiting) >= self._limit + self._songs - len(self._takes):
+            if self._limit is not None and self.waiting >= self._limit + self._songs - self.playing:
                 raise BusyError(f"{self.playing} songs are being made and {self.waiting} wait; try again later")
             self._waiting.append(song)
             self._changed.notify()
@@ -197,10 +197,7 @@ class Engine:
         """End the thread; songs that are not done are cancelled, or first done with `finish`."""
         atexit.unregister(self.close)
         with self._changed:
-            self._closing = True
-            if not finish:
-                for song in (*self._waiting, *(take.song for take in self._takes)):
-                    song.cancel()
+            self._closing, self._dropping = True, not finish
             self._changed.notify()
         self._thread.join()
 
@@ -247,8 +244,7 @@ class Engine:
     def _admit(self) -> None:
         while self._waiting and len(self._takes) < self._songs:
             song = self._waiting.popleft()
-            if song.is_cancelled:
-                song.finish()
+            if self._gone(song):
                 continue
             try:
                 text = self.backend.encode(song.request.prompt)
@@ -262,8 +258,7 @@ class Engine:
 
     def _step(self) -> None:
         for slot in reversed(range(len(self._takes))):
-            if self._takes[slot].song.is_cancelled:
-                self._takes[slot].song.finish()
+            if self._gone(self._takes[slot].song):
                 self._drop(slot)
         if not self._takes:
             return
@@ -285,6 +280,14 @@ class Engine:
                 is_done = True
             if is_done:
                 self._drop(slot)
+
+    def _gone(self, song: Song) -> bool:
+        """Whether a song need not be made any more; ends it if so."""
+        if self._dropping:
+            song.cancel()
+        if song.is_cancelled:
+            song.finish()
+        return song.is_cancelled
 
     def _drop(self, slot: int) -> None:
         last = len(self._takes) - 1

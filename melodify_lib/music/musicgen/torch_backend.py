@@ -250,6 +250,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def _load(checkpoint: Checkpoint, kind: torch.dtype, device: torch.device) -> Any:
+    from safetensors import SafetensorError
     from transformers import MusicgenForConditionalGeneration
 
     loader: Any = MusicgenForConditionalGeneration
@@ -260,7 +261,12 @@ def _load(checkpoint: Checkpoint, kind: torch.dtype, device: torch.device) -> An
             missing = ", ".join(sorted(report["missing_keys"])[:3])
             raise ModelError(f"{checkpoint.name} has no weights {missing}: it is incomplete, or of another kind")
         return model.to(device).eval()
-    except (OSError, ValueError, RuntimeError) as error:  # transformers, safetensors and torch have no common root
+    except (
+        OSError,
+        ValueError,
+        RuntimeError,
+        SafetensorError,
+    ) as error:  # transformers, safetensors and torch have no common root
         raise ModelError(f"{checkpoint.name} cannot be loaded to {device}: {error}") from None
 
 

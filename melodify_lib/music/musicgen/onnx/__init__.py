@@ -4,6 +4,6 @@
 """
 
 from melodify_lib.music.musicgen.onnx.backend import OnnxBackend
-from melodify_lib.music.musicgen.onnx.prepare import prepare
+from melodify_lib.music.musicgen.onnx.recipe import prepare
 
 __all__ = ["OnnxBackend", "prepare"]

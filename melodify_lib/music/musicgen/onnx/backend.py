@@ -105,7 +105,7 @@ class OnnxBackend:
             np.repeat(tokens, 2, 0)[:, None],
             np.repeat(positions, 2)[:, None],
             self._caches.text_last[:rows],
-            self._caches.text_ends[:, :rows],
+            self._caches.text_ends[:rows],
         )
         return logits.reshape(len(tokens), 2, *logits.shape[1:])
 
@@ -122,7 +122,7 @@ class OnnxBackend:
                 for name, cache in self._caches.arrays.items()
             }
             binding = _Binding(self._ort, self._decoder, self.shape, caches, 1, count, count)
-            ends = np.repeat(self._caches.text_ends[:, row : row + 1], count, 1)
+            ends = np.repeat(self._caches.text_ends[row : row + 1], count, 0)
             binding.run(tokens[None], positions[None], np.repeat(last, count), ends)
 
     def cache_ranges(self) -> dict[str, Floats]:
@@ -155,7 +155,7 @@ class _Caches:
         self._rows = self._length = self._text = 0
         self.arrays: dict[str, npt.NDArray[Any]] = {}
         self.text_last = np.zeros(0, np.int32)
-        self.text_ends = np.zeros((2 * shape.layers, 0, shape.width), np.float32)
+        self.text_ends = np.zeros((0, 2 * shape.layers, shape.width), np.float32)
 
     def reserve(self, rows: int, length: int, text: int) -> bool:
         """Whether anything had to grow."""
@@ -174,8 +174,8 @@ class _Caches:
                     array[: len(old), :, : old.shape[2]] = old
                 self.arrays[f"{cache}_{layer}"] = array
         self.text_last = np.concatenate([self.text_last, np.zeros(self._rows - len(self.text_last), np.int32)])
-        ends = np.zeros((2 * self._shape.layers, self._rows, self._shape.width), np.float32)
-        ends[:, : self.text_ends.shape[1]] = self.text_ends
+        ends = np.zeros((self._rows, *self.text_ends.shape[1:]), np.float32)
+        ends[: len(self.text_ends)] = self.text_ends
         self.text_ends = ends
         return True
 
@@ -189,10 +189,10 @@ class _Caches:
                     values = np.rint(values / scales[cache][layer][:, None]).clip(-128, 127)
                 self.arrays[f"{cache}_{layer}"][row, :, : values.shape[1]] = values
         self.text_last[row : row + 2] = text.shape[1] - 1, 0
-        self.text_ends[:, row], self.text_ends[:, row + 1] = text[:, -1], 0  # without a prompt: one token of zeros
+        self.text_ends[row], self.text_ends[row + 1] = text[:, -1], 0  # without a prompt: one token of zeros
 
     def move(self, source: int, target: int) -> None:
-        rows: list[npt.NDArray[Any]] = [*self.arrays.values(), self.text_last, self.text_ends.swapaxes(0, 1)]
+        rows: list[npt.NDArray[Any]] = [*self.arrays.values(), self.text_last, self.text_ends]
         for array in rows:
             array[target : target + 2] = array[source : source + 2]
 
@@ -218,7 +218,7 @@ class _Binding:
             "self_length": np.zeros((), np.int32),
             "text_last": np.zeros(texts, np.int32),
             "text_length": np.zeros((), np.int32),
-            "text_ends": np.zeros((2 * shape.layers, texts, shape.width), np.float32),
+            "text_ends": np.zeros((texts, 2 * shape.layers, shape.width), np.float32),
         }
         self._logits = np.zeros((rows, shape.codebooks, shape.vocabulary), np.float32)
         self._values: list[tuple[Any, npt.NDArray[Any]]] = []  # what onnxruntime points into must stay alive

@@ -47,9 +47,9 @@ def decoder_graph(weights: Weights, config: dict[str, Any], bits: int, scales: S
     graph.input("self_length", np.int32, [])  # of the longest row
     graph.input("text_last", np.int32, ["R"])  # each text's last position; R = B * S
     graph.input("text_length", np.int32, [])
-    graph.input("text_ends", np.float32, [2 * layers, "R", width])  # key and value of each text's last position
+    graph.input("text_ends", np.float32, ["R", 2 * layers, width])  # key and value of each text's last position
     ends = [f"text_end_{index}" for index in range(2 * layers)]
-    graph.ops("Split", "text_ends", outputs=ends, axis=0, num_outputs=2 * layers)
+    graph.ops("Split", "text_ends", outputs=ends, axis=1, num_outputs=2 * layers)
     writer = _Writer(graph, weights, config, bits, scales)
     update, x = writer.embedding("tokens"), writer.positions("positions")
     for layer in range(layers):
@@ -95,8 +95,7 @@ class _Writer:
         y, x = self.norm(self._linear(y, f"{name}.self_attn.out_proj"), x, f"{name}.encoder_attn_layer_norm")
         each = graph.ints(-1, 1, self._width)  # a row for each position
         y = graph.op("Reshape", self._linear(y, f"{name}.encoder_attn.q_proj"), each)
-        key, value = (graph.op("Reshape", end, each) for end in ends)
-        y = self._attend(layer, CACHES[2:], (y, key, value, "text_last", "text_length"), "R")
+        y = self._attend(layer, CACHES[2:], (y, *ends, "text_last", "text_length"), "R")
         y = graph.op("Reshape", y, graph.op("Shape", x))
         y, x = self.norm(self._linear(y, f"{name}.encoder_attn.out_proj"), x, f"{name}.final_layer_norm")
         return self._linear(graph.op("Gelu", self._linear(y, f"{name}.fc1")), f"{name}.fc2"), x

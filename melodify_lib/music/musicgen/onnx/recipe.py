@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+CARD = "prepared.json"
+"""Of which files the graphs were made; it is there when they are whole."""
 BITS = 8
 CALIBRATION_PROMPTS = (
     "A calm solo piano piece with soft, sparse chords. bpm: 64. key: D minor. genre: ambient. moods: calm, sad",
@@ -50,40 +53,47 @@ def prepare(checkpoint: Checkpoint, *, on_progress: Callable[[str], None] = lamb
     for musicgen-small. `on_progress` hears what is being done. Raises `ModelError`.
     """
     stamp = {"files": checkpoint.stamp, "recipe": fingerprint("music/musicgen/onnx")}
-    for place in _homes(checkpoint):
-        for card in place.glob("onnx-*/prepared.json"):
-            try:
+    homes = [checkpoint.folder, cache_folder() / checkpoint.folder.name]
+    for place in homes:
+        for card in place.glob(f"onnx-*/{CARD}"):
+            with suppress(OSError, ValueError, KeyError, TypeError):
                 if json.loads(card.read_bytes())["stamp"] == stamp:
                     return card.parent
-            except (OSError, ValueError, KeyError, TypeError):
-                continue
     on_progress("reading the checkpoint")
-    name = f"onnx-{checkpoint.digest[:12]}-{stamp['recipe']}"
-    home = next(filter(_is_writable, _homes(checkpoint)), None)
+    home = next(filter(_is_writable, homes), None)
     if home is None:
-        raise ModelError(f"nowhere to keep the prepared weights: neither {' nor '.join(map(str, _homes(checkpoint)))}")
-    partial = Path(tempfile.mkdtemp(prefix=".preparing-", dir=home))
+        raise ModelError(f"nowhere to keep the prepared weights: neither {' nor '.join(map(str, homes))}")
+    folder = home / f"onnx-{checkpoint.digest[:12]}-{stamp['recipe']}"
     try:
-        _write(checkpoint, partial, on_progress)
-        (partial / "prepared.json").write_text(json.dumps({"checkpoint": checkpoint.name, "stamp": stamp}))
-        shutil.rmtree(home / name, ignore_errors=True)  # made for files of other times
+        partial = Path(tempfile.mkdtemp(prefix=".preparing-", dir=home))
         try:
-            partial.rename(home / name)
-        except OSError as error:  # another process was faster, or the disk is full
-            if not (home / name / "prepared.json").exists():
-                raise ModelError(f"{home / name} cannot be written: {error}") from None
-        for old in home.glob("onnx-*"):
-            if old.name != name:
-                shutil.rmtree(old, ignore_errors=True)
-        return home / name
+            if not (folder / CARD).exists():
+                _write(checkpoint, partial, on_progress)
+            # What was made of the same bytes at another time is as good: it only gets the new stamp.
+            (partial / CARD).write_text(json.dumps({"checkpoint": checkpoint.name, "stamp": stamp}))
+            for path in (partial, *partial.iterdir()):
+                path.chmod(0o755 if path.is_dir() else 0o644)  # for servers that run as somebody else
+            _place(partial, folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
     except OSError as error:
-        raise ModelError(f"{partial} cannot be written: {error}") from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        raise ModelError(f"{folder} cannot be written: {error}") from None
+    for old in home.glob("onnx-*"):
+        if old != folder:
+            shutil.rmtree(old, ignore_errors=True)
+    return folder
 
 
-def _homes(checkpoint: Checkpoint) -> list[Path]:
-    return [checkpoint.folder, cache_folder() / checkpoint.folder.name]
+def _place(partial: Path, folder: Path) -> None:
+    """Let `partial` become `folder`, or bring its card up to date; another process may do the same."""
+    if folder.exists() and not (folder / CARD).exists():
+        shutil.rmtree(folder)
+    try:
+        partial.rename(folder)
+    except OSError:
+        if not (folder / CARD).exists():
+            raise
+        (partial / CARD).replace(folder / CARD)
 
 
 def _is_writable(home: Path) -> bool:

@@ -82,7 +82,7 @@ class Service:
         self._pool: ThreadPoolExecutor
         self._capacity = settings.songs + settings.waiting
         self._jobs: set[Job] = set()
-        self._door, self._writing = threading.Lock(), threading.Lock()
+        self._reading, self._door, self._writing = threading.Lock(), threading.Lock(), threading.Lock()
         self._is_stopping = self._is_over = False
         metrics.ready.set_function(lambda: self.state == "ready")
         metrics.playing.set_function(lambda: sum(job.is_playing for job in tuple(self._jobs)))
@@ -98,11 +98,7 @@ class Service:
         musician = stages.musician(self._settings)
         log.info("loaded %s %s", musician.version.name, musician.version.version)  # hashes the weights, once
         # The engine has a queue of its own; an arranger takes a processor.
-        threads = (
-            self._capacity
-            if isinstance(musician, MusicGen)
-            else min(self._settings.songs, len(os.sched_getaffinity(0)))
-        )
+        threads = self._capacity if isinstance(musician, MusicGen) else min(self._settings.songs, os.cpu_count() or 1)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="song")
         self._musician = musician
 
@@ -113,7 +109,8 @@ class Service:
         """
         if self._musician is None or self._is_stopping:
             raise Refusal(503, f"the server is {self.state}; ask again in a while, or ask another")
-        wanted, timeout = read_request(data)
+        with self._reading:  # JSON of 1.5 MB can take a hundred in memory; many bodies may come at once
+            wanted, timeout = read_request(data)
         timeout = self._settings.deadline if timeout is None else timeout
         if timeout > self._settings.deadline:
             raise Refusal(

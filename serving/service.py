@@ -109,7 +109,7 @@ class Service:
         """
         if self._musician is None or self._is_stopping:
             raise Refusal(503, f"the server is {self.state}; ask again in a while, or ask another")
-        with self._reading:  # JSON of 1.5 MB can take a hundred in memory; many bodies may come at once
+        with self._reading:  # JSON of 1.5 MB can take forty in memory; many bodies may come at once
             wanted, timeout = read_request(data)
         timeout = self._settings.deadline if timeout is None else timeout
         if timeout > self._settings.deadline:

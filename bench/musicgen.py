@@ -21,7 +21,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import mean, median
@@ -42,7 +42,7 @@ from musicgen_candidates import (
     prompt,
     read_a_step,
 )
-from processes import Sample, Spread, Worker, WorkerError
+from processes import Sample, Spread, Worker, WorkerError, clean
 
 Figures = dict[str, Any]
 SONGS = (1, 4, 8, 16)
@@ -53,7 +53,9 @@ PARTS = ("transformers", "float32", "int8")
 EXACT = ("transformers", "onnxruntime", "float16", "int8")
 """Whose logits are compared with those of ours in float32."""
 OTHERS = (8, 16)
-SPARE = 2e9
+LONGEST_WAIT_FOR_SONGS = 60.0
+"""Seconds to wait for quiet before whole songs, which take long to be made again."""
+SPARE = 3e9
 """Bytes of memory that are left to the rest of the machine."""
 
 
@@ -105,8 +107,8 @@ def measure(folders: Folders, checkpoint: Path | None, plan: Plan) -> Figures:
     say("preparing the checkpoint")
     figures["prepare"] = make(folders, "prepared")
     names = list(CANDIDATES)
-    for peer in ("float32", "openvino"):
-        say(f"writing the decoder for {'ONNX Runtime in' if peer == 'float32' else ''} {peer}")
+    for peer, title in (("float32", "ONNX Runtime in float32"), ("openvino", "OpenVINO")):
+        say(f"writing the decoder for {title}")
         try:
             make(folders, peer)
         except WorkerError as error:
@@ -116,6 +118,7 @@ def measure(folders: Folders, checkpoint: Path | None, plan: Plan) -> Figures:
             figures["left_out"] = "OpenVINO is not measured: pip install openvino nncf"
             say(figures["left_out"])
     with ExitStack() as stack:
+        memory = stack.enter_context(Worker(Memory, folders))
         workers = {name: stack.enter_context(Worker(CANDIDATES[name].make, folders)) for name in names}
         figures["apart"] = apart(workers, plan, samples)
         say("exactness")
@@ -124,7 +127,6 @@ def measure(folders: Folders, checkpoint: Path | None, plan: Plan) -> Figures:
             name: {others: workers[name].call("company", others, 12) for others in OTHERS}
             for name in ("float16", "int8")
         }
-        memory = stack.enter_context(Worker(Memory, folders))
         figures |= steps(workers, memory, folders, plan, samples)
     figures["songs"] = whole_songs(folders, plan, samples)
     figures["interference"] = mean(sample.interference for sample in samples)
@@ -214,25 +216,29 @@ def exactness(workers: dict[str, Worker], folders: Folders, plan: Plan) -> Figur
 
 def whole_songs(folders: Folders, plan: Plan, samples: list[Sample]) -> Figures:
     """Songs end to end, each time in a fresh process: seconds, seconds to the first sound, loading, peak memory."""
-    runs: dict[tuple[str, int], list[dict[str, float]]] = {turn: [] for turn in WHOLE}
+    runs: dict[tuple[str, int], list[Sample]] = {turn: [] for turn in WHOLE}
     for number in range(plan.whole_rounds):
-        for (name, songs), all_ in runs.items():
-            if name == "transformers" and number:
-                continue  # a minute and a half each; once will do
+        for (name, songs), taken in runs.items():
+            if name == "transformers" and any(sample.is_clean for sample in taken):
+                continue  # a minute and a half each: once will do
             say(f"whole songs, round {number + 1} of {plan.whole_rounds}: {songs} by {CANDIDATES[name].title}")
             with Worker(PLAYERS[name], folders) as worker:
                 loading = worker.call("loading")
-                sample = worker.sample("play", songs, plan.seconds)
-                all_.append(
-                    {**loading, **sample.result, "peak": worker.peak_memory(), "disturbed": sample.interference}
-                )
-            samples.append(sample)
+                sample = worker.sample("play", songs, plan.seconds, wait=LONGEST_WAIT_FOR_SONGS)
+                result = {**loading, **sample.result, "peak": worker.peak_memory()}
+            taken.append(replace(sample, result=result))
+    samples += (sample for taken in runs.values() for sample in taken)
     figures: Figures = {name: {} for name, _ in WHOLE}
-    for (name, songs), all_ in runs.items():
-        middle = {key: median(run[key] for run in all_) for key in all_[0]}
-        middle |= {"lowest": min(run["seconds"] for run in all_), "highest": max(run["seconds"] for run in all_)}
-        middle["audio_a_second"] = songs * plan.seconds / middle["seconds"]
-        figures[name][str(songs)] = {**middle, "peak": max(run["peak"] for run in all_), "runs": len(all_)}
+    for (name, songs), taken in runs.items():
+        kept = clean(taken)
+        middle = {key: median(sample.result[key] for sample in kept) for key in kept[0].result}
+        whole = Spread.of(taken, lambda sample: sample.result["seconds"])
+        figures[name][str(songs)] = {
+            **middle,
+            **whole.to_json(),
+            "peak": max(sample.result["peak"] for sample in taken),
+            "audio_a_second": songs * plan.seconds / middle["seconds"],
+        }
     return figures
 
 
@@ -375,7 +381,7 @@ def report(figures: Figures) -> None:
 
 def step_table(figures: Figures) -> Iterator[str]:
     yield header(
-        "ms a step at guidance 3: median (lowest–highest)", *(f"{songs} songs" for songs in SONGS), "floor, 1 song"
+        "ms a step at guidance 3: median (lowest–highest)", *(f"{songs} at once" for songs in SONGS), "floor of one"
     )
     for name, row in figures["steps"].items():
         cells = [spread(row.get(str(songs)), 1) for songs in SONGS]
@@ -384,7 +390,7 @@ def step_table(figures: Figures) -> Iterator[str]:
 
 
 def audio_table(figures: Figures) -> Iterator[str]:
-    yield header("decoder alone: seconds of audio a second", *(f"{songs} songs" for songs in SONGS), "1 song ×")
+    yield header("decoder alone: seconds of audio a second", *(f"{songs} at once" for songs in SONGS), "one song ×")
     for name, row in figures["steps"].items():
         cells = [
             f"{songs * 1e3 / FRAME_RATE / row[str(songs)]['median']:.2f}" if str(songs) in row else "–"
@@ -395,21 +401,21 @@ def audio_table(figures: Figures) -> Iterator[str]:
 
 def song_table(figures: Figures) -> Iterator[str]:
     seconds = figures["plan"]["seconds"]
-    columns = ("RTF", "first sound", "T5, decoder, EnCodec, rest", "peak memory", "imports", "load", "disturbed by")
+    columns = ("RTF", "first sound", "T5, decoder, EnCodec, rest", "peak memory", "imports", "load", "others used")
     yield header(f"whole songs of {seconds:g} s", "seconds (lowest–highest)", *columns)
     for name, rows in figures["songs"].items():
         for songs, row in rows.items():
             parts = ", ".join(f"{row[part]:.2f}" for part in ("text", "decoder", "codec", "rest") if part in row)
             yield line(
                 f"{CANDIDATES[name].title}, {songs} at once",
-                f"{row['seconds']:.2f} ({row['lowest']:.2f}–{row['highest']:.2f})",
+                spread(row, 2),
                 f"{1 / row['audio_a_second']:.2f}",
                 f"{row['first_audio']:.2f} s",
                 f"{parts} s" if parts else "",
                 f"{row['peak']:.0f} MB",
                 f"{row['imports']:.1f} s",
                 f"{row['load']:.2f} s",
-                f"{row['disturbed']:.2f}",
+                f"{row['interference']:.2f}",
             )
 
 

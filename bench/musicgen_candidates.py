@@ -421,18 +421,20 @@ class Maker:
         prepare(our_checkpoint(self._folders.checkpoint))
 
     def float32(self) -> None:
-        """The same graphs with a decoder in float32, the rest as it is."""
+        """Our graphs in float32; EnCodec's are so already."""
         from melodify_lib.music.musicgen.checkpoint import Weights
         from melodify_lib.music.musicgen.onnx import prepare
         from melodify_lib.music.musicgen.onnx.decoder import decoder_graph
+        from melodify_lib.music.musicgen.onnx.text import text_graph
 
         checkpoint, target = our_checkpoint(self._folders.checkpoint), self._folders.float32
         target.mkdir()
         for path in prepare(checkpoint).iterdir():
-            if not path.name.startswith(("decoder", "scales", "prepared")):
+            if not path.name.startswith(("decoder", "text", "scales", "prepared")):
                 os.link(path, target / path.name)
-        graph = decoder_graph(Weights(checkpoint.folder), checkpoint.config["decoder"], 32, None)
-        graph.save(target / "decoder.onnx")
+        weights, config = Weights(checkpoint.folder), checkpoint.config
+        decoder_graph(weights, config["decoder"], 32, None).save(target / "decoder.onnx")
+        text_graph(weights, config["text_encoder"], config["decoder"], 32).save(target / "text.onnx")
 
     def openvino(self) -> None:
         """OpenVINO's model. Raises `ModuleNotFoundError`."""

@@ -6,11 +6,13 @@ it fuses with the cache, and whose weights `nncf` has compressed.
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from musicgen_candidates import load_transformers
 from torch import nn
 from torch.nn import functional as F
 
@@ -59,9 +61,9 @@ def export(checkpoint: Path, folder: Path) -> None:
     import nncf
     import openvino
     from openvino._offline_transformations import apply_make_stateful_transformation
-    from transformers import MusicgenForConditionalGeneration
 
-    decoder = MusicgenForConditionalGeneration.from_pretrained(checkpoint).decoder.eval()
+    nncf.set_log_level(logging.ERROR)
+    decoder = load_transformers(checkpoint).decoder
     config = decoder.config
     layers, heads = config.num_hidden_layers, config.num_attention_heads
     head, books = config.hidden_size // heads, config.num_codebooks

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import resource
 import sys
 import time
@@ -36,6 +37,11 @@ class Sample:
     """As the call took in the worker's process."""
     interference: float
     """Processors that were busy for others meanwhile, 0 to all of them."""
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether it can be trusted."""
+        return self.interference < CLEAN
 
 
 class Worker:
@@ -110,19 +116,18 @@ class Spread:
 
     @classmethod
     def of(cls, samples: list[Sample], value: Callable[[Sample], float] = lambda sample: sample.seconds) -> Self:
-        clean = [sample for sample in samples if sample.interference < CLEAN] or samples
-        values = [value(sample) for sample in clean]
-        return cls(
-            median(values),
-            min(values),
-            max(values),
-            len(samples),
-            len(samples) - len(clean) if len(clean) < len(samples) else 0,
-            mean(sample.interference for sample in samples),
-        )
+        kept = clean(samples)
+        values = [value(sample) for sample in kept]
+        interference = mean(sample.interference for sample in samples)
+        return cls(median(values), min(values), max(values), len(samples), len(samples) - len(kept), interference)
 
     def to_json(self) -> dict[str, float]:
         return asdict(self)
+
+
+def clean(samples: list[Sample]) -> list[Sample]:
+    """Those that can be trusted, or all where none can."""
+    return [sample for sample in samples if sample.is_clean] or samples
 
 
 _PEAK = "peak memory"
@@ -131,6 +136,7 @@ _PEAK = "peak memory"
 def _serve(pipe: Any, make: Callable[..., object], arguments: tuple[Any, ...]) -> None:
     """The worker's side: make the object, then answer calls until the pipe is closed."""
     served: Any = None
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # libraries talk; standard output is for the tables
 
     def answer(call: Callable[[], Any]) -> None:
         started, own = time.perf_counter(), time.process_time()

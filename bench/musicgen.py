@@ -114,7 +114,7 @@ def measure(folders: Folders, checkpoint: Path | None, plan: Plan) -> Figures:
         except WorkerError as error:
             if peer != "openvino" or "ModuleNotFoundError" not in str(error):
                 raise
-            names.remove(peer)
+            names = [name for name in names if not name.startswith("openvino")]
             figures["left_out"] = "OpenVINO is not measured: pip install openvino nncf"
             say(figures["left_out"])
     with ExitStack() as stack:
@@ -310,7 +310,12 @@ def _whole_faster(songs: int) -> Callable[[Figures], float]:
 
 BARS = (
     Bar("`int8`, one song, step: against transformers float32", _faster("int8", "transformers"), 11.5, "{:.1f} ×"),
-    Bar("the same against OpenVINO int8", _faster("int8", "openvino"), 1.3, "{:.2f} ×"),
+    Bar(
+        "the same against OpenVINO int8, the faster of the two",
+        lambda figures: min(_faster("int8", peer)(figures) for peer in ("openvino", "openvino_tuned")),
+        1.3,
+        "{:.2f} ×",
+    ),
     Bar(
         "the same against its floor",
         lambda figures: _step(figures, "int8") / figures["floor"]["int8"]["1"],

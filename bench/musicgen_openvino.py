@@ -18,15 +18,18 @@ from torch.nn import functional as F
 
 MODEL = "openvino_int8.xml"
 PROPERTIES = {"PERFORMANCE_HINT": "LATENCY"}
+TUNED = PROPERTIES | {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "128"}
+"""The fastest that was found for one song: a tenth faster than as it comes, which is bfloat16 and groups of 32."""
 
 
 class OpenVinoDecoder:
     """Steps of rows that all stand at one position."""
 
-    def __init__(self, folder: Path, threads: int) -> None:
+    def __init__(self, folder: Path, threads: int, *, is_tuned: bool) -> None:
         import openvino
 
-        model = openvino.Core().compile_model(folder / MODEL, "CPU", PROPERTIES | {"INFERENCE_NUM_THREADS": threads})
+        properties = (TUNED if is_tuned else PROPERTIES) | {"INFERENCE_NUM_THREADS": threads}
+        model = openvino.Core().compile_model(folder / MODEL, "CPU", properties)
         self._request, self._tensor = model.create_infer_request(), openvino.Tensor
         self._layers = sum(port.get_any_name().startswith("text_key_") for port in model.inputs)
         self._books = model.input("tokens").partial_shape[1].get_length()

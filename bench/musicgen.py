@@ -54,8 +54,6 @@ PARTS = ("transformers", "float32", "int8")
 EXACT = ("transformers", "onnxruntime", "float16", "int8")
 """Whose logits are compared with those of ours in float32."""
 OTHERS = (8, 16)
-LONGEST_WAIT_FOR_SONGS = 60.0
-"""Seconds to wait for quiet before whole songs, which take long to be made again."""
 SPARE = 3e9
 """Bytes of memory that are left to the rest of the machine."""
 
@@ -71,6 +69,8 @@ class Plan:
     """Of a whole song."""
     whole_rounds: int
     exact_steps: int
+    wait: float
+    """At most, in seconds, for others to leave the processors alone before a sample."""
 
 
 def main() -> None:
@@ -82,9 +82,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--quick", action="store_true", help="two rounds of little: to see that it runs")
     options = parser.parse_args()
-    plan = Plan(options.rounds, 0.6, 10.0, 3, 64)
+    plan = Plan(options.rounds, 0.6, 10.0, 3, 64, 15.0)
     if options.quick:
-        plan = Plan(2, 0.3, 2.0, 1, 16)
+        plan = Plan(2, 0.3, 2.0, 1, 16, 1.0)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # or it would leave 6 GB in the temporary folder
     with tempfile.TemporaryDirectory(prefix="bench-musicgen-") as folder:
         figures = measure(Folders.under(Path(folder)), options.checkpoint, plan)
@@ -139,7 +139,7 @@ def measure(folders: Folders, checkpoint: Path | None, plan: Plan) -> Figures:
 def make(folders: Folders, what: str) -> dict[str, float]:
     """Have a fresh process make something: its seconds, and the most memory in MB that it took."""
     with Worker(Maker, folders) as worker:
-        sample = worker.sample(what)
+        sample = worker.sample(what, wait=0)
         return {"seconds": sample.seconds, "peak": worker.peak_memory(), "interference": sample.interference}
 
 
@@ -157,7 +157,7 @@ def apart(workers: dict[str, Worker], plan: Plan, samples: list[Sample]) -> Figu
         say(f"T5 and EnCodec, round {number + 1} of {plan.rounds}")
         for (part, name), all_ in taken.items():
             method, arguments = parts[part]
-            all_.append(workers[name].sample(method, *arguments))
+            all_.append(workers[name].sample(method, *arguments, wait=plan.wait))
     samples += (sample for all_ in taken.values() for sample in all_)
     return {part: {name: Spread.of(taken[part, name]).to_json() for name in PARTS} for part in parts}
 
@@ -175,8 +175,8 @@ def steps(
         say(f"steps, round {number + 1} of {plan.rounds}")
         for name, songs in turns:
             if name == next(iter(workers)):
-                reads.append(memory.sample("read"))
-            taken[name, songs].append(workers[name].sample("steps", songs, plan.step_seconds))
+                reads.append(memory.sample("read", wait=plan.wait))
+            taken[name, songs].append(workers[name].sample("steps", songs, plan.step_seconds, wait=plan.wait))
     samples += (sample for all_ in (*taken.values(), reads) for sample in all_)
     bandwidth = Spread.of(reads, lambda sample: sample.result)
     figures: dict[str, Figures] = {"steps": {name: {} for name in workers}, "floor": {name: {} for name in workers}}
@@ -230,7 +230,7 @@ def whole_songs(folders: Folders, plan: Plan, samples: list[Sample]) -> Figures:
             say(f"whole songs, round {number + 1} of {plan.whole_rounds}: {songs} by {CANDIDATES[name].title}")
             with Worker(PLAYERS[name], folders) as worker:
                 loading = worker.call("loading")
-                sample = worker.sample("play", songs, plan.seconds, wait=LONGEST_WAIT_FOR_SONGS)
+                sample = worker.sample("play", songs, plan.seconds, wait=4 * plan.wait)
                 result = {**loading, **sample.result, "peak": worker.peak_memory()}
             taken.append(replace(sample, result=result))
     samples += (sample for taken in runs.values() for sample in taken)

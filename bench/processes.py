@@ -20,8 +20,6 @@ QUIET = 0.08
 """Processors that others may use for the machine to count as quiet."""
 CLEAN = 0.12
 """And while a sample is taken, for it to count as clean."""
-LONGEST_WAIT = 15.0
-"""Seconds to wait for quiet before each sample; then it is taken all the same."""
 
 
 class WorkerError(Exception):
@@ -64,7 +62,7 @@ class Worker:
         """What the object's `method` returns. Raises `WorkerError`."""
         return self.sample(method, *arguments, wait=0).result
 
-    def sample(self, method: str, *arguments: Any, wait: float = LONGEST_WAIT) -> Sample:
+    def sample(self, method: str, *arguments: Any, wait: float) -> Sample:
         """The same, timed, after at most `wait` seconds in which the machine should come to rest."""
         _come_to_rest(wait)
         busy, started = _busy(), time.perf_counter()

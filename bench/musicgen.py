@@ -380,7 +380,9 @@ def report(figures: Figures) -> None:
     """Print all tables."""
     print(f"{', '.join(f'{key} {value}' for key, value in figures['machine'].items())}")
     print(f"{figures['checkpoint']}; {json.dumps(figures['plan'])}")
-    print(f"others used {figures['interference']:.2f} processors on average; disturbed samples are left out of medians")
+    print(
+        f"others used {figures['interference']:.2f} processors on average; disturbed samples are left out; ! none was quiet: not to be trusted"
+    )
     if "left_out" in figures:
         print(figures["left_out"])
     for table in (step_table, audio_table, song_table, apart_table, exact_table, bar_table):
@@ -434,7 +436,8 @@ def apart_table(figures: Figures) -> Iterator[str]:
     yield header("apart, ms", *(CANDIDATES[name].title for name in PARTS))
     for part, row in figures["apart"].items():
         what = f" of {figures['plan']['seconds']:g} s" if part == "EnCodec" else ", a prompt"
-        thousand = ({key: value * 1e3 for key, value in row[name].items()} for name in PARTS)
+        times = ("median", "lowest", "highest")
+        thousand = (row[name] | {key: row[name][key] * 1e3 for key in times} for name in PARTS)
         yield line(f"{part}{what}", *(spread(figures_, 0) for figures_ in thousand))
 
 
@@ -470,7 +473,8 @@ def spread(figures: dict[str, float] | None, digits: int) -> str:
     if figures is None:
         return "–"
     middle, lowest, highest = (f"{figures[key]:.{digits}f}" for key in ("median", "lowest", "highest"))
-    return f"{middle} ({lowest}–{highest})"
+    mark = "!" if figures["disturbed"] == figures["samples"] else ""
+    return f"{middle}{mark} ({lowest}–{highest})"
 
 
 if __name__ == "__main__":

@@ -108,16 +108,16 @@ class Spread:
     highest: float
     samples: int
     disturbed: int
-    """Samples left out of the median, since others used the processors meanwhile (none when all were disturbed)."""
+    """Samples while others used the processors: left out of the rest, unless all were so."""
     interference: float
     """Mean over all samples."""
 
     @classmethod
     def of(cls, samples: list[Sample], value: Callable[[Sample], float] = lambda sample: sample.seconds) -> Self:
-        kept = clean(samples)
-        values = [value(sample) for sample in kept]
+        values = [value(sample) for sample in clean(samples)]
+        disturbed = sum(not sample.is_clean for sample in samples)
         interference = mean(sample.interference for sample in samples)
-        return cls(median(values), min(values), max(values), len(samples), len(samples) - len(kept), interference)
+        return cls(median(values), min(values), max(values), len(samples), disturbed, interference)
 
     def to_json(self) -> dict[str, float]:
         return asdict(self)

@@ -380,9 +380,8 @@ def report(figures: Figures) -> None:
     """Print all tables."""
     print(f"{', '.join(f'{key} {value}' for key, value in figures['machine'].items())}")
     print(f"{figures['checkpoint']}; {json.dumps(figures['plan'])}")
-    print(
-        f"others used {figures['interference']:.2f} processors on average; disturbed samples are left out; ! none was quiet: not to be trusted"
-    )
+    print(f"others used {figures['interference']:.2f} processors on average; disturbed samples are left out")
+    print("! no sample was quiet: not to be trusted")
     if "left_out" in figures:
         print(figures["left_out"])
     for table in (step_table, audio_table, song_table, apart_table, exact_table, bar_table):

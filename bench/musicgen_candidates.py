@@ -187,7 +187,7 @@ class Ours(Steps):
     def hold(self, songs: int) -> None:
         import numpy as np
 
-        backend, text = self._backend, self._backend.encode(self._prompt)
+        backend, text = self._backend, self._backend.encode(self._backend.tokens(self._prompt))
         backend.reserve(songs, CACHED + 1, text.shape[1])
         backend.place(0, text)
         codes = random_codes(CACHED).T
@@ -203,7 +203,7 @@ class Ours(Steps):
 
     def text(self) -> None:
         """T5 over a prompt, and what each layer of the decoder makes of it where the backend does that at once."""
-        self._backend.encode(self._prompt)
+        self._backend.encode(self._backend.tokens(self._prompt))
 
     def codec(self, frames: int) -> None:
         """EnCodec's decoder over a song that comes in pieces, as the engine has it."""
@@ -217,7 +217,7 @@ class Ours(Steps):
         """Logits after given codes ``[steps, songs, codebooks]``, as ``[steps, songs, 2, codebooks, vocabulary]``."""
         import numpy as np
 
-        texts = [self._backend.encode(text) for text in prompts]
+        texts = [self._backend.encode(self._backend.tokens(text)) for text in prompts]
         self._backend.reserve(len(texts), len(codes), max(text.shape[1] for text in texts))
         for slot, text in enumerate(texts):
             self._backend.place(slot, text)
@@ -230,7 +230,7 @@ class Ours(Steps):
 
         backend, mine, theirs = self._backend, others // 2, OTHER_PROMPT
         codes = np.random.default_rng(1).integers(0, backend.shape.vocabulary, (steps, others + 1, CODEBOOKS))
-        texts = [backend.encode(self._prompt), backend.encode(theirs)]
+        texts = [backend.encode(backend.tokens(each)) for each in (self._prompt, theirs)]
         backend.reserve(others + 1, steps + 7 * (others + 1), max(text.shape[1] for text in texts))
         backend.place(0, texts[0])
         alone = [

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ DESCRIPTION = MusicDescription(
 def folder(untrained: dict[str, Path], tmp_path: Path) -> Path:
     """A copy that a test may change."""
     copy = tmp_path / "checkpoint"
-    shutil.copytree(untrained["mono"], copy, ignore=shutil.ignore_patterns("onnx-*"))
+    shutil.copytree(untrained["mono"], copy, ignore=shutil.ignore_patterns("onnx-*", ".preparing*"))
     return copy
 
 
@@ -107,10 +108,27 @@ def test_several_may_prepare_at_once(folder: Path) -> None:
     assert len([path for path in folder.iterdir() if path.is_dir()]) == 1
 
 
-def test_one_that_was_killed_leaves_nothing_that_is_taken_for_whole(folder: Path) -> None:
+def test_what_a_killed_process_left_is_cleared_and_what_is_not_ours_stays(folder: Path) -> None:
     (folder / ".preparing-killed").mkdir()
-    (folder / "onnx-000000000000-unfinished").mkdir()
+    (folder / "onnx-export").mkdir()
+    (folder / "onnx-export" / "model.onnx").write_bytes(b"somebody's own")
     OnnxBackend(prepare(find(folder)))
+    assert not (folder / ".preparing-killed").exists()
+    assert (folder / "onnx-export" / "model.onnx").read_bytes() == b"somebody's own"
+
+
+def test_a_process_killed_while_it_prepares(folder: Path) -> None:
+    code = (
+        "import os, signal, sys; from melodify_lib.settings import Settings\n"
+        "from melodify_lib.music.musicgen.checkpoint import Checkpoint\n"
+        "from melodify_lib.music.musicgen.onnx import prepare\n"
+        "kill = lambda said: said == 'writing the decoder' and os.kill(os.getpid(), signal.SIGKILL)\n"
+        "prepare(Checkpoint.find(sys.argv[1], Settings()), on_progress=kill)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(folder)], check=False).returncode == -9
+    assert len(list(folder.glob(".preparing-*/"))) == 1 and not list(folder.glob("onnx-*"))
+    OnnxBackend(prepare(find(folder)))
+    assert not list(folder.glob(".preparing-*/"))
 
 
 def test_where_the_folder_cannot_be_written_the_users_cache_is_taken(
@@ -121,6 +139,17 @@ def test_where_the_folder_cannot_be_written_the_users_cache_is_taken(
     made = prepare(find(folder))
     assert made.is_relative_to(tmp_path / "cache")
     assert prepare(find(folder)) == made
+
+
+def test_read_only_checkpoints_of_one_name_do_not_share_a_place(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "elsewhere" / "checkpoint"
+    shutil.copytree(folder, other)
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) not in (folder, other) and access(path, mode))
+    made = [prepare(find(folder)), prepare(find(other))]
+    assert made[0] != made[1] and all((place / "decoder.onnx").exists() for place in made)
 
 
 def test_damaged_graphs_are_an_error_that_says_what_to_do(folder: Path) -> None:
@@ -250,6 +279,85 @@ def test_a_precision_that_the_device_has_not(folder: Path) -> None:
             open_backend(find(folder), Settings(device="cuda", precision="float16"))
 
 
+HOSTILE: dict[str, Any] = {
+    "decoder.num_attention_heads": 0,
+    "decoder.num_hidden_layers": 0,
+    "decoder.audio_channels": 3,
+    "decoder.max_position_embeddings": 4,
+    "decoder.vocab_size": "many",
+    "decoder.scale_embedding": True,
+    "decoder.pad_token_id": None,
+    "decoder.activation_function": "relu",
+    "audio_encoder.sampling_rate": 0,
+    "audio_encoder.upsampling_ratios": [8, 0, 4, 4],
+    "audio_encoder.use_causal_conv": True,
+    "audio_encoder.normalize": True,
+    "text_encoder.relative_attention_num_buckets": 0,
+    "text_encoder.feed_forward_proj": "gated-gelu",
+    "text_encoder.model_type": "bert",
+}
+
+
+@pytest.mark.parametrize("field", HOSTILE)
+@pytest.mark.parametrize("precision", ["int8", "float32"])
+def test_a_config_that_cannot_be_played_is_refused(folder: Path, field: str, precision: str) -> None:
+    config = json.loads((folder / "config.json").read_bytes())
+    part, name = field.split(".")
+    config[part][name] = HOSTILE[field]
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError):
+        open_backend(find(folder), Settings(precision=precision))
+
+
+@pytest.mark.parametrize("precision", ["int8", "float32"])
+def test_a_config_with_fewer_layers_than_the_weights_is_refused(folder: Path, precision: str) -> None:
+    config = json.loads((folder / "config.json").read_bytes())
+    config["decoder"]["num_hidden_layers"] = 1
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match=r"config\.json"):
+        open_backend(find(folder), Settings(precision=precision))
+
+
+def test_weights_that_are_no_numbers_are_refused(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    weights["decoder.model.decoder.layers.0.self_attn.k_proj.weight"][:] = float("nan")
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match="give no numbers"):
+        prepare(find(folder))
+
+
+def test_a_part_of_a_checkpoint_in_the_hubs_cache_is_not_taken_for_all(tmp_path: Path, folder: Path) -> None:
+    """Whole: played, without a network. With a shard or all weights missing: the download is named."""
+    hub = tmp_path / "hub" / "models--some--model"
+    (hub / "refs").mkdir(parents=True)
+    (hub / "refs" / "main").write_text("0" * 40)
+    snapshot = hub / "snapshots" / ("0" * 40)
+    (hub / "blobs").mkdir()
+    snapshot.mkdir(parents=True)
+    for number, path in enumerate(sorted(path for path in folder.iterdir() if path.is_file())):
+        shutil.copy(path, hub / "blobs" / str(number))
+        (snapshot / path.name).symlink_to(hub / "blobs" / str(number))
+    code = (
+        "from melodify_lib.settings import Settings; from melodify_lib.music.musicgen import from_settings\n"
+        "from melodify_lib.errors import ModelError\n"
+        "try: from_settings(Settings(checkpoint='some/model')).close(); print('loaded')\n"
+        "except ModelError as error: print(error)"
+    )
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+
+    def run() -> str:
+        return subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    assert run() == "loaded"
+    weights = snapshot / "model.safetensors"
+    weights.resolve().unlink()  # a link to nowhere
+    assert "hf download some/model" in run()
+    weights.unlink()
+    assert "hf download some/model" in run()
+
+
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[str]:
     with gcs.gcs() as url:
@@ -285,9 +393,26 @@ def test_a_checkpoint_from_a_bucket(folder: Path, bucket: str, tmp_path: Path, m
             lambda self, *rest, **more: (downloads.append(self.name), download(self, *rest, **more)),
         )
         assert prepare(find(address, **settings)) == made and not downloads
-        client.bucket(gcs.BUCKET).blob("models/tiny/generation_config.json").upload_from_string("{}")
+        tiny = client.bucket(gcs.BUCKET)
+        tiny.blob("models/tiny/generation_config.json").upload_from_string("{}")
+        tiny.blob("models/tiny/state_dict.bin").upload_from_string("not asked for")
         find(address, **settings)
         assert downloads == ["models/tiny/generation_config.json"]
+        tiny.blob("models/tiny/model-00001-of-00001.safetensors").upload_from_filename(folder / "model.safetensors")
+        tiny.blob("models/tiny/model.safetensors").delete()
+        again = find(address, **settings)
+        assert [path.name for path in again.folder.glob("*.safetensors")] == ["model-00001-of-00001.safetensors"]
+
+
+def test_threads_that_fetch_at_once_all_get_whole_files(folder: Path, bucket: str) -> None:
+    settings = {"allow_paid": True, "project": "melodify", "gcs_base_url": bucket, "access_token": "anybody"}
+    with closing(gcs.client(bucket)) as client:
+        for path in folder.iterdir():
+            client.bucket(gcs.BUCKET).blob(f"models/other/{path.name}").upload_from_filename(path)
+    digest = find(folder).digest
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda _: find(f"gs://{gcs.BUCKET}/models/other", **settings), range(4)))
+    assert {checkpoint.digest for checkpoint in found} == {digest}
 
 
 def test_the_tokenizer_reads_as_transformers_does(folder: Path) -> None:
@@ -303,8 +428,8 @@ def test_audio_to_go_on_from(folder: Path) -> None:
     noise = np.random.default_rng(0).normal(0, 0.1, (2, 44100)).astype(np.float32)
     assert encode_audio(checkpoint, noise, 44100).shape == (4, 50)
     for audio, message in (
-        (noise[0], "channels, samples"),
-        (noise * np.nan, "without gaps"),
+        (noise[0], "floats"),
+        (noise * np.nan, "floats"),
         (noise[:, :100], "640 samples"),
     ):
         with pytest.raises(InputError, match=message):
@@ -341,6 +466,14 @@ def test_the_licence_of_the_models_card_is_on_the_track(folder: Path) -> None:
     (folder / "README.md").write_text("---\nlicense: apache-2.0\n---\n# A model\n")
     card = stages.musician(Settings(musician="musicgen", checkpoint=str(folder))).play(DESCRIPTION, 4, 0).card
     assert (card.licence, card.permitted_use) == ("apache-2.0", "any")
+    for matter, licence in (
+        ("license:\n- cc-by-nc-4.0", "cc-by-nc-4.0"),
+        ("license: other", "other"),
+        ("a: b", "unknown"),
+    ):
+        (folder / "README.md").write_text(f"---\n{matter}\n---\n")
+        with closing(stages.musician(Settings(musician="musicgen", checkpoint=str(folder)))) as musician:  # type: ignore[type-var]
+            assert (musician.licence, musician.permitted_use) == (licence, "non-commercial")  # type: ignore[attr-defined]
     assert Checkpoint("facebook/musicgen-small", folder).licence == "CC-BY-NC-4.0"
 
 

@@ -15,6 +15,7 @@ import pytest
 from melodify_lib.errors import BusyError, InputError, ModelError
 from melodify_lib.music.musicgen import open_backend
 from melodify_lib.music.musicgen.checkpoint import Checkpoint
+from melodify_lib.music.musicgen.codec import CodecStream
 from melodify_lib.music.musicgen.engine import CONTEXT_SECONDS, Engine, Song, SongRequest
 from melodify_lib.music.musicgen.pattern import delayed, undelayed
 from melodify_lib.music.musicgen.sampling import Sampling, choose, guided
@@ -216,18 +217,31 @@ def test_when_done_is_called_however_a_song_ends(engine: Engine) -> None:
 
 def test_a_song_longer_than_a_window_goes_on_from_its_end(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each window after the first reads what the context has, and nothing that is known is chosen anew."""
-    windows: list[tuple[int, int]] = []  # known frames, all frames
+    windows: list[tuple[Any, int]] = []  # known codes, all frames
+    heard: list[Any] = []  # by the first channel's EnCodec
 
     def spy(known: Any, frames: int, *rest: Any) -> Any:
-        windows.append((known.shape[1], frames))
+        windows.append((known.copy(), frames))
         return delayed(known, frames, *rest)
 
+    def push(self: CodecStream, codes: Any, **more: Any) -> Any:
+        if self is streams.setdefault(0, self):
+            heard.append(codes)
+        return original(self, codes, **more)
+
+    streams: dict[int, CodecStream] = {}
+    original = CodecStream.push
     monkeypatch.setattr("melodify_lib.music.musicgen.engine.delayed", spy)
+    monkeypatch.setattr(CodecStream, "push", push)
     with Engine(backend_of(folder)) as engine:
         audio = engine.generate(SongRequest(PROMPT, 64, 1))
         context = round(CONTEXT_SECONDS * 50)
         assert audio.shape == (engine.shape.channels, 64 * RATE)
-        assert windows == [(0, 1500), (context, 1500), (context, 1200)]
+        assert [(known.shape[1], frames) for known, frames in windows] == [(0, 1500), (context, 1500), (context, 1200)]
+        codes = np.concatenate(heard, 1)
+        channels = engine.shape.channels
+        for (known, _), start in zip(windows[1:], (1000, 2000), strict=True):
+            np.testing.assert_array_equal(known[::channels], codes[:, start : start + context])
         short = engine.generate(SongRequest(PROMPT, 30, 1))
         np.testing.assert_array_equal(
             audio[:, : 29 * RATE], short[:, : 29 * RATE]
@@ -239,25 +253,132 @@ def test_long_songs_go_on_from_given_codes_too(engine: Engine) -> None:
     assert engine.generate(SongRequest(PROMPT, 45, 1, given=known)).shape == (1, 45 * RATE)
 
 
-@pytest.mark.parametrize(
-    ("request_", "message"),
-    [
-        (SongRequest(PROMPT, 0.5), "seconds must be between 1 and 300; got 0.5"),
-        (SongRequest(PROMPT, float("nan")), "seconds must be between"),
-        (SongRequest(PROMPT, 1e9), "seconds must be between"),
-        (SongRequest(PROMPT, 4, seed=-1), "seed must be a whole number"),
-        (SongRequest("  ", 4), "the prompt is empty"),
-        (SongRequest("music " * 600, 4), "at most 512 tokens"),
-        (SongRequest("m" * 100_000, 4), "100,000 characters"),
-        (SongRequest(PROMPT, 4, given=np.zeros((3, 10), np.int64)), "4 codes"),
-        (SongRequest(PROMPT, 4, given=np.zeros((4, 200), np.int64)), "must be shorter"),
-        (SongRequest(PROMPT, 4, given=np.full((4, 10), 2048)), "from 0 to 2047"),
-    ],
-)
-def test_what_cannot_be_made_is_said(engine: Engine, request_: SongRequest, message: str) -> None:
+KNOWN = np.zeros((4, 10), np.int64)
+IMPOSSIBLE: list[tuple[dict[str, Any], str]] = [
+    ({"seconds": 0.5}, "seconds must be between 1 and 300; got 0.5"),
+    ({"seconds": float("nan")}, "seconds must be between"),
+    ({"seconds": 1e9}, "seconds must be between"),
+    ({"seconds": "long"}, "seconds must be a number"),
+    ({"seconds": None}, "seconds must be a number"),
+    ({"seed": -1}, "seed must be a whole number"),
+    ({"seed": 2**63}, "seed must be a whole number"),
+    ({"seed": 1.5}, "the seed a whole one"),
+    ({"prompt": "  "}, "the prompt is empty"),
+    ({"prompt": None}, "the prompt is empty"),
+    ({"prompt": "piano \ud800"}, "the prompt cannot be read"),
+    ({"prompt": "music " * 600}, "at most 512 tokens"),
+    ({"prompt": "m" * 100_000}, "100,000 characters"),
+    ({"given": KNOWN[:3]}, r"whole numbers \[4, frames\]"),
+    ({"given": KNOWN[0]}, r"whole numbers \[4, frames\]"),
+    ({"given": KNOWN + 0.5}, "got float64"),
+    ({"given": np.zeros((4, 200), np.int64)}, "fewer than the song's 200"),
+    ({"given": KNOWN + 2048}, "from 0 to 2047"),
+    ({"given": KNOWN - 1}, "from 0 to 2047"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), IMPOSSIBLE)
+def test_what_cannot_be_made_is_said_at_once(engine: Engine, change: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        engine.start(request_).result(30)
+        engine.start(SongRequest(**{"prompt": PROMPT, "seconds": 4, **change}))
+    assert engine.playing == engine.waiting == 0
+
+
+def test_codes_that_a_caller_changes_later_are_not_read(engine: Engine) -> None:
+    known = np.random.default_rng(0).integers(0, 2048, (4, 60))
+    expected = engine.generate(SongRequest(PROMPT, 3, 1, given=known.copy()))
+    gate = Gate(engine)
+    song = engine.start(SongRequest(PROMPT, 3, 1, given=known))
+    known[:] = 99_999
+    gate.opened.set()
+    np.testing.assert_array_equal(song.result(30), expected)
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, CancelledError])
+def test_whatever_a_callback_raises_the_engine_goes_on(engine: Engine, error: type[BaseException]) -> None:
+    def fail(_: float) -> None:
+        raise error
+
+    with pytest.raises(error):
+        engine.start(SongRequest(PROMPT, 1, 0), fail).result(30)
     assert engine.generate(SongRequest(PROMPT, 1, 0)).shape == (1, RATE)
+
+
+def test_pieces_may_be_read_when_a_song_is_done_and_again(engine: Engine) -> None:
+    heard: list[int] = []
+    song = engine.start(SongRequest(PROMPT, 2, 0))
+    song.when_done(lambda song: heard.append(sum(piece.shape[1] for piece in song.pieces())))
+    song.result(30)
+    wait_for(lambda: heard == [2 * RATE])
+    assert list(song.pieces()) == []
+
+
+def test_cancelled_songs_leave_the_queue_at_once(untrained: dict[str, Path]) -> None:
+    with Engine(backend_of(untrained["mono"]), songs=1, waiting=2) as engine:
+        gate = Gate(engine)
+        first = engine.start(SongRequest(PROMPT, 1, 0))
+        assert gate.reached.wait(10)
+        for _ in range(20):
+            song = engine.start(SongRequest(PROMPT, 1, 1))
+            song.cancel()
+            with pytest.raises(CancelledError):
+                list(song.pieces())  # though nothing moves
+        assert engine.waiting == 0
+        gate.opened.set()
+        assert first.result(30).shape == (1, RATE)
+
+
+def test_an_interrupted_caller_leaves_no_song_behind(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = Gate(engine)
+
+    def interrupted(*_: Any) -> None:
+        assert gate.reached.wait(10)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Song, "result", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        engine.generate(SongRequest(PROMPT, 30, 0))
+    gate.opened.set()
+    wait_for(lambda: engine.playing == 0)
+
+
+def test_a_forked_process_is_told_that_it_has_no_engine(engine: Engine) -> None:
+    engine.generate(SongRequest(PROMPT, 1, 0))
+    engine._thread = threading.Thread()  # as a fork sees it: not alive
+    with pytest.raises(BusyError, match="the engine is closed"):
+        engine.start(SongRequest(PROMPT, 1, 0))
+    engine._closing = True
+    engine._thread = next(thread for thread in threading.enumerate() if thread.name == "musicgen")
+
+
+@pytest.mark.parametrize("precision", ["int8", "float32"])
+def test_weights_that_give_no_numbers_are_said(
+    untrained: dict[str, Path], monkeypatch: pytest.MonkeyPatch, precision: str
+) -> None:
+    with Engine(backend_of(untrained["mono"], precision)) as engine:
+        step = engine.backend.step
+        monkeypatch.setattr(engine.backend, "step", lambda *arguments: step(*arguments) * np.nan)
+        with pytest.raises(ModelError, match="give no numbers"):
+            engine.generate(SongRequest(PROMPT, 1, 0))
+
+
+@pytest.mark.parametrize("precision", ["int8", "float32"])
+def test_reading_a_prefix_is_the_same_as_stepping_through_it(folder: Path, precision: str) -> None:
+    backend = backend_of(folder, precision)
+    columns = np.random.default_rng(0).integers(0, 2048, (41, backend.shape.codebooks))
+    text = backend.encode(backend.tokens(PROMPT))
+    backend.reserve(2, 64, text.shape[1])
+    for slot in range(2):
+        backend.place(slot, text)
+    for at in range(40):
+        backend.step(columns[None, at], np.array([at]))
+    for at in range(0, 40, backend.prefill_piece):
+        backend.prefill(1, columns[at : min(40, at + backend.prefill_piece)], at)
+    stepped, read = backend.step(columns[[40, 40]], np.array([40, 40]))
+    assert np.sqrt(np.mean((read - stepped) ** 2)) < 0.02 * stepped.std()
+    backend.place(1, text)
+    nothing_read = backend.step(columns[[40, 40]], np.array([40, 0]))[1]
+    assert np.sqrt(np.mean((nothing_read - stepped) ** 2)) > 0.1 * stepped.std()
 
 
 @pytest.mark.parametrize("precision", ["int8", "float32"])
@@ -297,7 +418,8 @@ def test_draws_follow_the_distribution_within_what_is_kept() -> None:
     np.testing.assert_allclose(shares(Sampling(top_k=0)), [0.5, 0.25, 0.15, 0.1], atol=0.015)
     np.testing.assert_allclose(shares(Sampling(top_k=2)), [2 / 3, 1 / 3, 0, 0], atol=0.015)
     np.testing.assert_allclose(shares(Sampling(top_k=0, top_p=0.6)), [2 / 3, 1 / 3, 0, 0], atol=0.015)
-    np.testing.assert_allclose(shares(Sampling(top_k=0, top_p=0.4)), [1, 0, 0, 0])
+    for cold in (Sampling(top_k=0, top_p=0.4), Sampling(top_p=1e-46), Sampling(temperature=1e-40), Sampling(top_k=1)):
+        np.testing.assert_allclose(shares(cold), [1, 0, 0, 0])
     squares = np.array([0.25, 0.0625, 0.0225, 0.01]) / 0.345
     np.testing.assert_allclose(shares(Sampling(top_k=0, temperature=0.5)), squares, atol=0.015)
 

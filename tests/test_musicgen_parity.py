@@ -105,7 +105,7 @@ def test_float32_gives_the_codes_of_transformers(
     sampling, options = SAMPLINGS[name]
     backend = backend_of(checkpoint, "float32")
     seed = None if sampling.temperature == 0 else 7
-    tokens = backend._tokenizer.encode(PROMPT)  # type: ignore[attr-defined]
+    tokens = backend.tokens(PROMPT)
     steps = SECONDS * 50 + int(backend.shape.delays.max())
     theirs, their_audio = transformers_song(reference, monkeypatch, tokens, seed=seed, max_new_tokens=steps, **options)
     ours, our_audio = our_song(backend, SongRequest(PROMPT, SECONDS, 7, sampling), monkeypatch)
@@ -123,7 +123,7 @@ def test_float32_goes_on_from_audio_as_transformers_does(
     audio = np.random.default_rng(3).normal(0, 0.1, (shape.channels, 32000)).astype(np.float32)
     given = encode_audio(checkpoint, audio, 32000)
     assert given.shape == (shape.codebooks, 50)
-    tokens = backend._tokenizer.encode(PROMPT)  # type: ignore[attr-defined]
+    tokens = backend.tokens(PROMPT)
     # transformers counts what it adds to the given frames and the column before them
     steps = SECONDS * 50 + int(shape.delays.max()) - 50
     theirs, _ = transformers_song(
@@ -145,7 +145,7 @@ LOGIT_BOUNDS = {"float16": (1e-3, 0.99), "int8": (0.05, 0.90)}
 
 
 def logits_of(backend: Backend, columns: Any) -> Any:
-    text = backend.encode(PROMPT)
+    text = backend.encode(backend.tokens(PROMPT))
     backend.reserve(1, len(columns), text.shape[1])
     backend.place(0, text)
     return np.stack([backend.step(tokens[None], np.array([at])).copy()[0] for at, tokens in enumerate(columns)])

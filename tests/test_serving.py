@@ -366,7 +366,7 @@ def test_a_server_that_cannot_load_ends_and_says_why(tmp_path: Path) -> None:
     with server(tmp_path, ready=False, musician="musicgen", checkpoint=tmp_path / "empty") as running:
         assert running.process.wait(20) != 0
     (said,) = [line for line in running.log() if line["severity"] == "CRITICAL"]
-    assert "is not a MusicGen checkpoint" in said["message"]
+    assert "is not a whole MusicGen checkpoint" in said["message"]
     assert "Traceback" not in said["message"]
 
 

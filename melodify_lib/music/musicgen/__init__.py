@@ -17,12 +17,14 @@ from melodify_lib.nouns import MusicDescription, PermittedUse, StageVersion, Tra
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from melodify_lib.music.musicgen.checkpoint import Checkpoint, Tokenizer
+    from melodify_lib.music.musicgen.checkpoint import Checkpoint
     from melodify_lib.music.musicgen.engine import Backend, Engine, Floats, Song
     from melodify_lib.settings import Settings
 
 PRECISIONS = {"cpu": ("int8", "float16", "float32"), "cuda": ("float16", "bfloat16", "float32")}
 """What each kind of device can do, the fastest first."""
+OPEN_LICENCES = {"apache-2.0", "mit", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "unlicense"}
+"""Of weights, as the hub names them, whose music may be sold. All others are taken for non-commercial."""
 
 
 class MusicGen:
@@ -48,14 +50,14 @@ class MusicGen:
 
     @property
     def permitted_use(self) -> PermittedUse:
-        return "non-commercial" if "NC" in self.licence.upper() or self.licence == "unknown" else "any"
+        return "any" if self.licence.lower() in OPEN_LICENCES else "non-commercial"
 
     def check(self, prompt: str, seconds: float, seed: int) -> None:
         """Raise `InputError` for what `start` could not make."""
         from melodify_lib.music.finish import check_request
 
         check_request(seconds, seed)
-        self._tokenizer.encode(prompt)
+        self._engine.backend.tokens(prompt)
 
     def start(self, prompt: str, seconds: float, seed: int) -> Song:
         """Begin a song, which can be watched and cancelled; `finish` makes a track of what it gives."""
@@ -90,12 +92,6 @@ class MusicGen:
     def close(self) -> None:
         """Stop the engine; songs that are not done are cancelled."""
         self._engine.close()
-
-    @cached_property
-    def _tokenizer(self) -> Tokenizer:
-        from melodify_lib.music.musicgen.checkpoint import Tokenizer
-
-        return Tokenizer(self._checkpoint.folder)
 
 
 def open_backend(

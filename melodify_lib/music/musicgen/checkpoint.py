@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
+import yaml
 
 from melodify_lib.errors import InputError, ModelError
 
@@ -24,7 +26,29 @@ if TYPE_CHECKING:
 PROMPT_MAX_TOKENS = 512
 """What T5 was trained on; MusicGen's own training captions were far shorter."""
 _FILES = ("*.json", "*.safetensors")
-_HUB_FOLDER = "models--{}"
+_CARD = "README.md"
+T = TypeVar("T", bound="Checkpoint")
+_RANGES = {
+    "codebooks": (1, 64),
+    "channels": (1, 2),
+    "vocabulary": (2, 2**20),
+    "pad": (0, 2**20),
+    "layers": (1, 1000),
+    "heads": (1, 1000),
+    "width": (1, 2**16),
+    "positions": (128, 2**20),
+    "sample_rate": (1000, 192_000),
+    "upsampling": (1, 100),
+    "hop": (1, 10_000),
+    "kernel": (1, 99),
+    "residual_kernel": (1, 99),
+    "residual_layers": (0, 99),
+    "dilation_growth": (1, 9),
+    "lstm_layers": (1, 9),
+    "distance_buckets": (4, 1000),
+    "furthest_distance": (4, 2**20),
+}
+"""What a config.json may say; beyond, it is damaged or meant to do harm."""
 
 
 @dataclass(frozen=True)
@@ -60,37 +84,57 @@ class Architecture:
     def of(cls, config: dict[str, Any]) -> Self:
         """The shape that a ``config.json`` tells, defaults filled in. Raises `ModelError` for what is not supported."""
         decoder, codec, text = config["decoder"], config["audio_encoder"], config["text_encoder"]
-        problems = {
-            "audio_encoder.normalize": codec["normalize"],
-            "audio_encoder.chunk_length_s": codec["chunk_length_s"],
-            "audio_encoder.use_causal_conv": codec["use_causal_conv"],
-            "audio_encoder.norm_type": codec["norm_type"] != "weight_norm" and codec["norm_type"],
-            "decoder.activation_function": decoder["activation_function"] != "gelu" and decoder["activation_function"],
-        }
-        for name, value in problems.items():
+        if (kind := text["model_type"]) != "t5":
+            raise ModelError(f"not a checkpoint that this engine knows: its text encoder is a {kind!r} model, not 't5'")
+        try:
+            shape = cls(
+                codebooks=decoder["num_codebooks"],
+                channels=decoder["audio_channels"],
+                vocabulary=decoder["vocab_size"],
+                pad=decoder["pad_token_id"],
+                layers=decoder["num_hidden_layers"],
+                heads=decoder["num_attention_heads"],
+                width=decoder["hidden_size"],
+                positions=decoder["max_position_embeddings"],
+                sample_rate=codec["sampling_rate"],
+                hop=math.prod(codec["upsampling_ratios"]),
+                upsampling=tuple(codec["upsampling_ratios"]),
+                kernel=max(codec["kernel_size"], codec["last_kernel_size"]),
+                residual_kernel=codec["residual_kernel_size"],
+                residual_layers=codec["num_residual_layers"],
+                dilation_growth=codec["dilation_growth_rate"],
+                lstm_layers=codec["num_lstm_layers"],
+                codec_width=codec["num_filters"] * 2 ** len(codec["upsampling_ratios"]),
+                distance_buckets=text["relative_attention_num_buckets"],
+                furthest_distance=text["relative_attention_max_distance"],
+            )
+            fixed = {
+                "audio_encoder.normalize": codec["normalize"],
+                "audio_encoder.chunk_length_s": codec["chunk_length_s"],
+                "audio_encoder.use_causal_conv": codec["use_causal_conv"],
+                "audio_encoder.norm_type": codec["norm_type"] != "weight_norm" and codec["norm_type"],
+                "decoder.activation_function": decoder["activation_function"] != "gelu"
+                and decoder["activation_function"],
+                "decoder.scale_embedding": decoder["scale_embedding"],
+                "text_encoder.feed_forward_proj": text["feed_forward_proj"] != "relu" and text["feed_forward_proj"],
+            }
+        except (KeyError, TypeError) as error:
+            raise ModelError(f"not a checkpoint that this engine knows: config.json has no usable {error}") from None
+        for name, value in fixed.items():
             if value:
                 raise ModelError(f"not a checkpoint that this engine knows: {name} is {value!r}")
-        return cls(
-            codebooks=decoder["num_codebooks"],
-            channels=decoder["audio_channels"],
-            vocabulary=decoder["vocab_size"],
-            pad=decoder["pad_token_id"],
-            layers=decoder["num_hidden_layers"],
-            heads=decoder["num_attention_heads"],
-            width=decoder["hidden_size"],
-            positions=decoder["max_position_embeddings"],
-            sample_rate=codec["sampling_rate"],
-            hop=int(np.prod(codec["upsampling_ratios"])),
-            upsampling=tuple(codec["upsampling_ratios"]),
-            kernel=max(codec["kernel_size"], codec["last_kernel_size"]),
-            residual_kernel=codec["residual_kernel_size"],
-            residual_layers=codec["num_residual_layers"],
-            dilation_growth=codec["dilation_growth_rate"],
-            lstm_layers=codec["num_lstm_layers"],
-            codec_width=codec["num_filters"] * 2 ** len(codec["upsampling_ratios"]),
-            distance_buckets=text["relative_attention_num_buckets"],
-            furthest_distance=text["relative_attention_max_distance"],
-        )
+        for field, (least, most) in _RANGES.items():
+            values = getattr(shape, field)
+            for value in values if isinstance(values, tuple) else (values,):
+                if not isinstance(value, int) or not least <= value <= most:
+                    raise ModelError(
+                        f"not a checkpoint that this engine knows: {field} is {value}, not {least} to {most}"
+                    )
+        if shape.width % shape.heads or shape.codebooks % shape.channels:
+            raise ModelError(
+                "not a checkpoint that this engine knows: heads or channels do not divide what they should"
+            )
+        return shape
 
     @property
     def delays(self) -> npt.NDArray[np.int64]:
@@ -129,14 +173,14 @@ class Checkpoint:
         if name.startswith("gs://"):
             from melodify_lib.cloud.objects import download_folder
 
-            folder = cache_folder() / name.removeprefix("gs://").strip("/").replace("/", "--")
-            download_folder(settings, name, folder)
+            folder = cache_folder() / f"{PurePosixPath(name).name}-{short_hash(name)}"
+            download_folder(settings, name, folder, [*_FILES, _CARD])
             return cls(name, folder)._checked()
         if Path(name).is_dir():
             return cls(name, Path(name).resolve())._checked()
         if name.count("/") != 1 or name.startswith((".", "/")):
             raise ModelError(f"no folder {name}: expected one with config.json and *.safetensors, or a name on the hub")
-        return cls(name, _from_hub(name))._checked()
+        return _from_hub(cls, name)
 
     @property
     def label(self) -> str:
@@ -145,27 +189,44 @@ class Checkpoint:
         return Path(self.name).resolve().name if is_place else self.name
 
     def _checked(self) -> Self:
-        for pattern in ("config.json", "tokenizer.json", "*.safetensors"):
-            if not any(self.folder.glob(pattern)):
-                raise ModelError(
-                    f"{self.folder} is not a MusicGen checkpoint: it has no {pattern}; write one with "
-                    "save_pretrained of transformers' MusicgenForConditionalGeneration and of its tokenizer"
-                )
+        if missing := self._missing():
+            raise ModelError(
+                f"{self.folder} is not a whole MusicGen checkpoint: it has no {missing}; write one with "
+                "save_pretrained of transformers' MusicgenForConditionalGeneration and of its tokenizer"
+            )
         return self
+
+    def _missing(self) -> str:
+        """A file that should be there and is not."""
+        for pattern in ("config.json", "tokenizer.json", "*.safetensors"):
+            if not any(path.is_file() for path in self.folder.glob(pattern)):
+                return pattern
+        index = self.folder / "model.safetensors.index.json"
+        if not index.is_file():
+            return ""
+        try:
+            shards = {str(shard) for shard in json.loads(index.read_bytes())["weight_map"].values()}
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ModelError(f"{index} cannot be read: {error!r}") from None
+        return next((shard for shard in sorted(shards) if not (self.folder / shard).is_file()), "")
 
     @cached_property
     def config(self) -> dict[str, Any]:
         """``config.json`` with transformers' defaults filled in. Raises `ModelError` for another kind of model."""
+        path = self.folder / "config.json"
         try:
-            kind = json.loads((self.folder / "config.json").read_bytes()).get("model_type")
+            kind = json.loads(path.read_bytes()).get("model_type")
         except (ValueError, AttributeError) as error:
-            raise ModelError(f"{self.folder / 'config.json'} cannot be read: {error}") from None
+            raise ModelError(f"{path} cannot be read: {error}") from None
         if kind != "musicgen":
             raise ModelError(f"{self.name} is a {kind!r} model; only 'musicgen' is known (not musicgen_melody)")
         from transformers import MusicgenConfig
 
-        with quiet_transformers():  # it warns that the pad is no code, which is as it should be
-            config: dict[str, Any] = MusicgenConfig.from_pretrained(self.folder).to_dict()
+        try:
+            with quiet_transformers():  # it warns that the pad is no code, which is as it should be
+                config: dict[str, Any] = MusicgenConfig.from_pretrained(self.folder).to_dict()
+        except Exception as error:  # its checks of types raise errors of their own
+            raise ModelError(f"{path} cannot be used: {error}") from None
         return config
 
     @property
@@ -175,28 +236,40 @@ class Checkpoint:
     @property
     def stamp(self) -> list[list[Any]]:
         """Name, size and time of each file: when none has changed, `digest` need not be taken again."""
-        files = sorted(path for pattern in _FILES for path in self.folder.glob(pattern))
+        files = sorted(path for pattern in _FILES for path in self.folder.glob(pattern) if path.is_file())
         return [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files]
 
     @cached_property
     def digest(self) -> str:
-        """sha256 over all files; a second for each gigabyte or two."""
+        """sha256 over all files: a second for each gigabyte or two, and remembered while `stamp` is the same."""
+        stamp = self.stamp
+        memory = cache_folder() / "digests" / f"{short_hash(str(self.folder))}.json"
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            remembered = json.loads(memory.read_bytes())
+            if remembered["stamp"] == stamp:
+                return str(remembered["digest"])
         digest = hashlib.sha256()
-        for name, size, _ in self.stamp:
+        for name, size, _ in stamp:
             digest.update(f"{name} {size}\n".encode())
             with (self.folder / name).open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
+        with suppress(OSError):  # a convenience
+            memory.parent.mkdir(parents=True, exist_ok=True)
+            aside = memory.with_suffix(f".{os.getpid()}")
+            aside.write_text(json.dumps({"stamp": stamp, "digest": digest.hexdigest()}))
+            aside.replace(memory)
         return digest.hexdigest()
 
     @property
     def licence(self) -> str:
-        """Under which the checkpoint's music may be used, from the model card where there is one."""
-        card = self.folder / "README.md"
+        """Under which the checkpoint's music may be used, as its model card says; ``unknown`` where none does."""
         if self.name.startswith("facebook/"):
             return "CC-BY-NC-4.0"
-        for line in card.read_text(encoding="utf-8", errors="replace").splitlines()[:40] if card.is_file() else ():
-            if line.startswith("license:"):
-                return line.removeprefix("license:").strip()
+        with suppress(OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError):
+            _, matter, _ = (self.folder / _CARD).read_text(encoding="utf-8").split("---", 2)
+            named = yaml.safe_load(matter).get("license")
+            licences = [named] if isinstance(named, str) else named if isinstance(named, list) else []
+            return ", ".join(map(str, licences)) or "unknown"
         return "unknown"
 
 
@@ -222,26 +295,35 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "melodify"
 
 
-def _from_hub(name: str) -> Path:
-    from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+def short_hash(text: str) -> str:
+    """Twelve hex digits that stand for a path or an address in a file's name."""
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
-    patterns = [*_FILES, "README.md"]
-    try:
-        return Path(snapshot_download(name, allow_patterns=patterns, local_files_only=True))
-    except LocalEntryNotFoundError:
-        pass
-    except HFValidationError as error:
-        raise ModelError(f"{name!r} is neither a folder nor a name on the hub: {error}") from None
-    try:
-        return Path(snapshot_download(name, allow_patterns=patterns))
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        folder = Path(constants.HF_HUB_CACHE) / _HUB_FOLDER.format(name.replace("/", "--"))
-        raise ModelError(
-            f"the weights of {name} are not on this machine and could not be fetched ({type(error).__name__}). "
-            f"Where there is a network: hf download {name}; then copy its cache to {folder}, or name a folder "
-            "that has the files: MELODIFY_CHECKPOINT=/path/to/folder"
-        ) from None
+
+def _from_hub(kind: type[T], name: str) -> T:
+    """A checkpoint in the hub's cache, fetched if it is not there whole."""
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    reason = ""
+    for is_local in (True, False):  # the cache may hold a part: another program's, or of a download that broke off
+        try:
+            folder = snapshot_download(name, allow_patterns=[*_FILES, _CARD], local_files_only=is_local)
+        except HFValidationError as error:
+            raise ModelError(f"{name!r} is neither a folder nor a name on the hub: {error}") from None
+        except Exception as error:  # the hub's, its HTTP library's, or the system's
+            reason = type(error).__name__
+            continue
+        found = kind(name, Path(folder))
+        if not (missing := found._missing()):
+            return found
+        reason = f"no {missing}"
+    cache = Path(constants.HF_HUB_CACHE) / f"models--{name.replace('/', '--')}"
+    raise ModelError(
+        f"the weights of {name} are not on this machine and could not be fetched ({reason}). "
+        f"Where there is a network: hf download {name}; then copy its cache to {cache}, or name a folder "
+        "that has the files: MELODIFY_CHECKPOINT=/path/to/folder"
+    )
 
 
 class Weights:
@@ -267,6 +349,17 @@ class Weights:
         if name not in self._files:
             raise ModelError(f"the checkpoint has no weights {name!r}: it is incomplete, or of another kind")
         return np.asarray(self._files[name].get_tensor(name).float().numpy())
+
+    def check(self, shape: Architecture) -> None:
+        """Raise `ModelError` when there are not as many layers as `shape` says: a part of them would play, badly."""
+        layers = self.count("decoder.model.decoder.layers.", ".fc1.weight")
+        if layers != shape.layers:
+            raise ModelError(f"there are weights of {layers} layers, and config.json says {shape.layers}")
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers there are."""
+        return sum(math.prod(file.get_slice(name).get_shape()) for name, file in self._files.items())
 
     def count(self, prefix: str, suffix: str) -> int:
         """How many tensors have such a name."""
@@ -302,9 +395,12 @@ class Tokenizer:
 
     def encode(self, prompt: str) -> npt.NDArray[np.int64]:
         """Token ids, int64 ``[tokens]``. Raises `InputError` for a prompt that is empty or too long."""
-        if not prompt.strip():
+        if not isinstance(prompt, str) or not prompt.strip():
             raise InputError("the prompt is empty; say what the music should be like")
-        tokens = self._tokenizer.encode(prompt).ids if len(prompt) <= 20 * PROMPT_MAX_TOKENS else None
+        try:
+            tokens = self._tokenizer.encode(prompt).ids if len(prompt) <= 20 * PROMPT_MAX_TOKENS else None
+        except (TypeError, UnicodeError) as error:
+            raise InputError(f"the prompt cannot be read: {error}") from None
         if tokens is None or len(tokens) > PROMPT_MAX_TOKENS:
             size = f"{len(tokens):,} tokens" if tokens else f"{len(prompt):,} characters"
             raise InputError(f"the prompt has {size}; at most {PROMPT_MAX_TOKENS} tokens are read")

@@ -7,17 +7,18 @@ sounds like does not depend on its neighbours (with a batch-invariant backend: n
 from __future__ import annotations
 
 import atexit
+import operator
 import queue
 import threading
 from collections import deque
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 
-from melodify_lib.errors import BusyError, InputError
+from melodify_lib.errors import BusyError, InputError, ModelError
 from melodify_lib.music.musicgen.codec import PIECE_FRAMES, CodecBackend, CodecStream
 from melodify_lib.music.musicgen.pattern import TO_SAMPLE, delayed, undelayed
 from melodify_lib.music.musicgen.sampling import Sampling, choose, guided
@@ -47,8 +48,12 @@ class Backend(CodecBackend, Protocol):
     shape: Architecture
     prefill_piece: int
 
-    def encode(self, prompt: str) -> Any:
-        """What the decoder reads of a prompt; ``shape[1]`` is its length. Raises `InputError`."""
+    def tokens(self, prompt: str) -> Codes:
+        """A prompt's tokens, ``[tokens]``; from any thread. Raises `InputError`."""
+        ...
+
+    def encode(self, tokens: Codes) -> Any:
+        """What the decoder reads of a prompt; ``shape[1]`` is its length."""
         ...
 
     def reserve(self, songs: int, length: int, text: int) -> None:
@@ -77,7 +82,7 @@ class Backend(CodecBackend, Protocol):
 
 @dataclass(frozen=True, eq=False)
 class SongRequest:
-    """What a song should be. `check` raises `InputError` for what cannot be."""
+    """What a song should be; `Engine.start` raises `InputError` for what cannot be."""
 
     prompt: str
     seconds: float
@@ -90,8 +95,10 @@ class SongRequest:
 class Song:
     """A song that is being made, or waits for its turn. Its methods may be called from any thread."""
 
-    def __init__(self, request: SongRequest, frames: int, on_progress: Callable[[float], None] | None) -> None:
-        self.request, self.frames = request, frames
+    def __init__(
+        self, request: SongRequest, tokens: Codes, frames: int, on_progress: Callable[[float], None] | None
+    ) -> None:
+        self.request, self.tokens, self.frames = request, tokens, frames
         self._on_progress = on_progress
         self._future: Future[Floats] = Future()
         self._pieces: queue.SimpleQueue[Floats | None] = queue.SimpleQueue()
@@ -104,8 +111,9 @@ class Song:
         return self.done_frames / self.frames
 
     def cancel(self) -> None:
-        """Stop between two steps; `result` raises `CancelledError`."""
-        self._future.cancel()
+        """Stop between two steps; `result` raises `CancelledError`. Nothing happens to a song that is done."""
+        if self._future.cancel():
+            self._pieces.put(None)
 
     def result(self, timeout: float | None = None) -> Floats:
         """The whole song, float32 ``[channels, samples]``.
@@ -118,11 +126,12 @@ class Song:
         """The song as it comes, float32 ``[channels, samples]`` a piece, for one listener. Raises as `result` does."""
         while (piece := self._pieces.get()) is not None:
             yield piece
+        self._pieces.put(None)  # for whoever asks again
         if (error := self._future.exception()) is not None:
             raise error
 
     def when_done(self, call: Callable[[Song], None]) -> None:
-        """Call when the song is finished, cancelled or has failed, from the engine's thread or this one."""
+        """Call when the song is finished, cancelled or has failed: from the engine's thread or this one; be short."""
         self._future.add_done_callback(lambda _: call(self))
 
     @property
@@ -139,13 +148,14 @@ class Song:
         if self._on_progress:
             self._on_progress(self.progress)
 
-    def finish(self, error: Exception | None = None) -> None:
+    def finish(self, error: BaseException | None = None) -> None:
+        self._pieces.put(None)
         with suppress(InvalidStateError):  # cancelled
             if error is not None:
                 self._future.set_exception(error)
             elif not self.is_cancelled:
                 self._future.set_result(np.concatenate(self._heard, 1))
-        self._pieces.put(None)
+        self._heard.clear()
 
 
 class Engine:
@@ -171,7 +181,7 @@ class Engine:
     @property
     def waiting(self) -> int:
         """Songs that wait for a place in it."""
-        return sum(not song.is_cancelled for song in list(self._waiting))
+        return len(self._waiting)
 
     def start(self, request: SongRequest, on_progress: Callable[[float], None] | None = None) -> Song:
         """Begin a song, or queue it.
@@ -179,19 +189,30 @@ class Engine:
         `on_progress` hears its progress, 0 to 1, from the engine's thread: keep it short. Raises `InputError`
         for what cannot be made, `BusyError` when too many wait.
         """
-        song = Song(request, self._check(request), on_progress)
+        request = self._checked(request)
+        frames = round(request.seconds * self.shape.frame_rate)
+        song = Song(request, self.backend.tokens(request.prompt), frames, on_progress)
         with self._changed:
-            if self._closing:
-                raise BusyError("the engine is closing; nothing new is begun")
+            if self._closing or not self._thread.is_alive():  # a forked process has no thread
+                raise BusyError("the engine is closed; nothing new is begun")
             if self._limit is not None and self.waiting >= self._limit + self._songs - self.playing:
                 raise BusyError(f"{self.playing} songs are being made and {self.waiting} wait; try again later")
             self._waiting.append(song)
             self._changed.notify()
+        song.when_done(self._forget)
         return song
 
+    def _forget(self, song: Song) -> None:
+        with self._changed, suppress(ValueError):
+            self._waiting.remove(song)
+
     def generate(self, request: SongRequest, on_progress: Callable[[float], None] | None = None) -> Floats:
-        """A whole song, float32 ``[channels, samples]``; see `start`."""
-        return self.start(request, on_progress).result()
+        """A whole song, float32 ``[channels, samples]``; see `start`. Who is interrupted here cancels it."""
+        song = self.start(request, on_progress)
+        try:
+            return song.result()
+        finally:
+            song.cancel()
 
     def close(self, *, finish: bool = False) -> None:
         """End the thread; songs that are not done are cancelled, or first done with `finish`."""
@@ -199,7 +220,8 @@ class Engine:
         with self._changed:
             self._closing, self._dropping = True, not finish
             self._changed.notify()
-        self._thread.join()
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
 
     def __enter__(self) -> Self:
         return self
@@ -207,23 +229,31 @@ class Engine:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _check(self, request: SongRequest) -> int:
-        """Frames that the song will have."""
-        if not SECONDS_MIN <= request.seconds <= SECONDS_MAX:
-            raise InputError(f"seconds must be between {SECONDS_MIN:g} and {SECONDS_MAX:g}; got {request.seconds:g}")
-        if not 0 <= request.seed < 2**63:
-            raise InputError(f"the seed must be a whole number from 0 to 2**63 - 1; got {request.seed}")
-        frames = round(request.seconds * self.shape.frame_rate)
-        given = request.given
-        if given is not None:
-            if given.ndim != 2 or len(given) != self.shape.codebooks or given.shape[1] >= frames:
+    def _checked(self, request: SongRequest) -> SongRequest:
+        """The request with plain numbers, and codes of its own. Raises `InputError`."""
+        try:
+            seconds, seed = float(request.seconds), operator.index(request.seed)
+        except (TypeError, ValueError):
+            raise InputError(
+                f"seconds must be a number and the seed a whole one; got {request.seconds!r} and {request.seed!r}"
+            ) from None
+        if not SECONDS_MIN <= seconds <= SECONDS_MAX:
+            raise InputError(f"seconds must be between {SECONDS_MIN:g} and {SECONDS_MAX:g}; got {seconds:g}")
+        if not 0 <= seed < 2**63:
+            raise InputError(f"the seed must be a whole number from 0 to 2**63 - 1; got {seed}")
+        given = None
+        if request.given is not None:
+            given, frames = np.array(request.given), round(seconds * self.shape.frame_rate)
+            if given.dtype.kind not in "iu" or given.ndim != 2 or len(given) != self.shape.codebooks:
                 raise InputError(
-                    f"the song is to have {frames} frames of {self.shape.codebooks} codes; what it goes on from has "
-                    f"the shape {list(given.shape)}, and must be shorter"
+                    f"codes to go on from must be whole numbers [{self.shape.codebooks}, frames]; got {given.dtype} "
+                    f"{list(given.shape)}"
                 )
+            if given.shape[1] >= frames:
+                raise InputError(f"{given.shape[1]} frames to go on from must be fewer than the song's {frames}")
             if given.size and not (given.min() >= 0 and given.max() < self.shape.vocabulary):
                 raise InputError(f"codes to go on from must be from 0 to {self.shape.vocabulary - 1}")
-        return frames
+        return replace(request, seconds=seconds, seed=seed, given=given)
 
     def _run(self) -> None:
         while True:
@@ -236,7 +266,7 @@ class Engine:
                 self._admit()
                 if self._takes:
                     self._step()
-            except Exception as error:  # the backend's: nobody's song can go on
+            except BaseException as error:  # the backend's: nobody's song can go on, but the next ones may
                 for take in self._takes:
                     take.song.finish(error)
                 self._takes.clear()
@@ -247,11 +277,11 @@ class Engine:
             if self._gone(song):
                 continue
             try:
-                text = self.backend.encode(song.request.prompt)
+                text = self.backend.encode(song.tokens)
                 take = _Take(song, self.backend)
                 self.backend.reserve(len(self._takes) + 1, take.length, text.shape[1])
                 self.backend.place(len(self._takes), text)
-            except Exception as error:
+            except BaseException as error:
                 song.finish(error)
                 continue
             self._takes.append(take)
@@ -262,7 +292,8 @@ class Engine:
                 self._drop(slot)
         if not self._takes:
             return
-        for slot, take in enumerate(self._takes):  # a piece each between two steps: the other songs go on
+        for slot in reversed(range(len(self._takes))):  # a piece each between two steps: the other songs go on
+            take = self._takes[slot]
             if len(piece := take.known_ahead(self.backend.prefill_piece)):
                 self.backend.prefill(slot, piece, take.column)
                 take.column += len(piece)
@@ -271,11 +302,11 @@ class Engine:
         logits = self.backend.step(tokens, positions)
         for slot in reversed(range(len(self._takes))):
             take = self._takes[slot]
-            if len(take.known_ahead(self.backend.prefill_piece)):
-                continue  # it still reads: its next piece overwrites what this step wrote
             try:
-                is_done = take.advance(logits[slot], self.backend)
-            except Exception as error:  # the caller's progress function, or EnCodec
+                # One that still reads chose nothing: its next piece overwrites what this step wrote.
+                is_reading = len(take.known_ahead(self.backend.prefill_piece)) > 0
+                is_done = take.listen() if is_reading else take.advance(logits[slot])
+            except BaseException as error:  # the caller's progress function, or EnCodec
                 take.song.finish(error)
                 is_done = True
             if is_done:
@@ -340,15 +371,19 @@ class _Take:
         count = min(most, int(unknown) - 1 - self.column)
         return self._columns[:, self.column : self.column + count].T if count > 1 else np.zeros((0, 0), np.int64)
 
-    def advance(self, logits: Floats, backend: Backend) -> bool:
+    def advance(self, logits: Floats) -> bool:
         """Choose the next column by logits ``[2, codebooks, vocabulary]``. Whether it was the last."""
+        if not np.isfinite(logits).all():
+            raise ModelError(
+                "the checkpoint's weights give no numbers: they are damaged, or overflow in this precision"
+            )
         shape, sampling = self._shape, self.song.request.sampling
         self.column += 1
         following = self._columns[:, self.column]
         unknown = following == TO_SAMPLE
         if unknown.any():
             noise = None
-            if sampling.temperature:
+            if not sampling.is_greedy:
                 noise = self._noise.standard_exponential(logits.shape[1:], dtype=np.float32)
             following[unknown] = choose(guided(logits, sampling.guidance), sampling, noise)[unknown]
         settled = self._start + self.column - int(shape.delays.max())
@@ -356,20 +391,29 @@ class _Take:
             new = undelayed(self._columns, shape.delays, self._done - self._start, settled - self._start)
             self._codes[:, self._done : settled] = new
             self._done = settled
-        is_last = bool(self._done == self.song.frames)
-        due = FIRST_PIECE_FRAMES if self._played == 0 else PIECE_FRAMES
-        piece = self._decode(is_last=is_last) if is_last or self._done - self._played >= due else None
-        self.song.advance(self._done, piece)
+        is_last = self.listen()
         if is_last:
             self.song.finish()
         elif self.column == self.length - 1:
             self._open_window()
         return is_last
 
-    def _decode(self, *, is_last: bool) -> Floats:
-        codes = self._codes[:, self._played : self._done]
-        self._played = self._done
-        channels = self._shape.channels
+    def listen(self) -> bool:
+        """Give EnCodec a piece of what is settled, and all that is left at the end. Whether that is now."""
+        is_last = bool(self._done == self.song.frames)
+        due = PIECE_FRAMES if self._played else FIRST_PIECE_FRAMES
+        piece = self._decode() if is_last or self._done - self._played >= due else None
+        while is_last and self._played < self._done:
+            self.song.advance(self._done, piece)
+            piece = self._decode()
+        self.song.advance(self._done, piece)
+        return is_last
+
+    def _decode(self) -> Floats:
+        end = min(self._done, self._played + PIECE_FRAMES)
+        codes = self._codes[:, self._played : end]
+        self._played = end
+        channels, is_last = self._shape.channels, end == self.song.frames
         return np.stack(
             [stream.push(codes[channel::channels], is_last=is_last) for channel, stream in enumerate(self._streams)]
         )

@@ -23,6 +23,11 @@ class Sampling(BaseModel):
     top_k: Annotated[int, Field(ge=0, description="choose among so many; 0 among all")] = 250
     top_p: Annotated[float, Field(ge=0, le=1, description="among the likeliest that make up so much; 0, 1: all")] = 0.0
 
+    @property
+    def is_greedy(self) -> bool:
+        """Whether the likeliest code is taken; so cold that nothing else would be, too."""
+        return self.temperature < 1e-4
+
 
 def guided(logits: Floats, guidance: float) -> Floats:
     """Classifier-free guidance over ``[2, …]``, with the prompt and without (Ho & Salimans 2022)."""
@@ -38,7 +43,7 @@ def choose(logits: Floats, sampling: Sampling, noise: Floats | None) -> npt.NDAr
     `noise` is exponential, one draw a code: the code with the largest probability over noise is a draw from the
     distribution, and what ``torch.multinomial`` takes. None with temperature 0.
     """
-    if noise is None or sampling.temperature == 0:
+    if noise is None or sampling.is_greedy:
         return np.asarray(logits.argmax(-1))
     logits = logits / np.float32(sampling.temperature)
     kept = None
@@ -57,7 +62,9 @@ def _nucleus(weights: Floats, top_p: float) -> Floats:
     order = np.argsort(-weights, axis=-1)
     ordered = np.take_along_axis(weights, order, -1)
     before = np.cumsum(ordered, -1) - ordered
-    ordered[before >= top_p * ordered.sum(-1, keepdims=True)] = 0
+    beyond = before >= top_p * ordered.sum(-1, keepdims=True)
+    beyond[:, 0] = False  # the likeliest stays
+    ordered[beyond] = 0
     kept = np.empty_like(weights)
     np.put_along_axis(kept, order, ordered, -1)
     return kept

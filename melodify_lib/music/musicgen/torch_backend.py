@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from melodify_lib.errors import InputError, ModelError
-from melodify_lib.music.musicgen.checkpoint import Checkpoint, Tokenizer, quiet_transformers
+from melodify_lib.music.musicgen.checkpoint import Checkpoint, Tokenizer, Weights, quiet_transformers
 from melodify_lib.music.musicgen.memory import require
 
 if TYPE_CHECKING:
@@ -54,8 +54,9 @@ class TorchBackend:
         self._device = torch.device(device)
         if self._is_compiled and not torch.cuda.is_available():
             raise ModelError(f"there is no {device} here: torch {torch.__version__} finds no GPU; MELODIFY_DEVICE=cpu")
-        size = sum(path.stat().st_size for path in checkpoint.folder.glob("*.safetensors"))
-        self._require(size * self._kind.itemsize // 4, f"the weights of {checkpoint.name}")
+        weights = Weights(checkpoint.folder)
+        weights.check(self.shape)
+        self._require(weights.parameters * self._kind.itemsize, f"the weights of {checkpoint.name}")
         with _one_thread():
             model = _load(checkpoint, self._kind, self._device)
             self._text, self._codec = model.text_encoder, model.audio_encoder
@@ -70,22 +71,28 @@ class TorchBackend:
             del model, decoder
         self._forward: Callable[..., torch.Tensor] = self._step
         if self._is_compiled:
+            torch._dynamo.config.recompile_limit = 64  # numbers of rows, and lengths
             self._forward = torch.compile(self._step, mode="reduce-overhead", dynamic=False)
         self._rows = self._length = self._text_length = 0
         head = self.shape.width // self.shape.heads
         for layer in self._layers:
-            layer.caches = [torch.zeros(0, 0, self.shape.heads, head) for _ in range(4)]
+            layer.caches = [torch.zeros(0, self.shape.heads, 0, head) for _ in range(4)]
         self._text_mask = torch.zeros(0, 0, dtype=torch.bool)
 
+    def tokens(self, prompt: str) -> Codes:
+        """A prompt's tokens. Raises `InputError`."""
+        return self._tokenizer.encode(prompt)
+
     @torch.inference_mode()
-    def encode(self, prompt: str) -> torch.Tensor:
+    def encode(self, tokens: Codes) -> torch.Tensor:
         """What T5 makes of a prompt, as wide as the decoder, ``[1, tokens, width]``."""
-        tokens = torch.from_numpy(self._tokenizer.encode(prompt))[None].to(self._device)
-        return self._project(self._text(tokens).last_hidden_state)
+        return self._project(self._text(torch.from_numpy(tokens)[None].to(self._device)).last_hidden_state)
 
     def reserve(self, songs: int, length: int, text: int) -> None:
         """Make room; see `Backend`."""
         rows = max(2 * songs, self._rows)
+        if self._is_compiled:  # few shapes, as each is compiled
+            rows, text, length = 2 ** (rows - 1).bit_length(), -(-text // 64) * 64, max(length, 1)
         length = max(-(-length // LENGTH_STEP) * LENGTH_STEP, self._length)
         text = max(text, self._text_length)
         if (rows, length, text) == (self._rows, self._length, self._text_length):
@@ -107,8 +114,11 @@ class TorchBackend:
             require(needed, what)
 
     def _grown(self, old: torch.Tensor, size: int) -> torch.Tensor:
-        new = torch.zeros(self._rows, size, *old.shape[2:], dtype=self._kind, device=self._device)
-        new[: old.shape[0], : old.shape[1]] = old
+        _, heads, length, head = old.shape
+        new = torch.zeros(self._rows, heads, size, head, dtype=self._kind, device=self._device)
+        new[: len(old), :, :length] = old
+        if self._is_compiled:  # CUDA graphs may write to it
+            torch._dynamo.mark_static_address(new)
         return new
 
     @torch.inference_mode()
@@ -117,7 +127,7 @@ class TorchBackend:
         row, length = 2 * slot, text.shape[1]
         for layer in self._layers:
             for cache, project in zip(layer.caches[2:], layer.text_projections, strict=True):
-                cache[row, :length] = project(text)[0].view(-1, *cache.shape[2:])
+                cache[row, :, :length] = project(text)[0].view(length, cache.shape[1], -1).transpose(0, 1)
                 cache[row + 1] = 0
         self._text_mask[row : row + 2] = False
         self._text_mask[row, :length] = True
@@ -130,9 +140,11 @@ class TorchBackend:
 
     def step(self, tokens: Codes, positions: Codes) -> Floats:
         """One step of the songs in the first slots; see `Backend`."""
-        logits = self._run(
-            slice(0, 2 * len(tokens)), np.repeat(tokens, 2, 0)[:, None], np.repeat(positions, 2)[:, None]
-        )
+        rows, at = np.repeat(tokens, 2, 0)[:, None], np.repeat(positions, 2)[:, None]
+        if self._is_compiled:  # all rows that there is room for, so that their number is always the same
+            idle = self._rows - len(rows)
+            rows, at = np.pad(rows, ((0, idle), (0, 0), (0, 0))), np.pad(at, ((0, idle), (0, 0)))
+        logits = self._run(slice(0, len(rows)), rows, at)[: 2 * len(tokens)]
         return logits.float().cpu().numpy().reshape(len(tokens), 2, self.shape.codebooks, -1)
 
     def prefill(self, slot: int, tokens: Codes, position: int) -> None:
@@ -210,19 +222,19 @@ class _Layer:
         """``[rows, n, width]`` at positions ``[rows, n]``, over the first `length` positions where `mask` allows."""
         own_norm, text_norm, last_norm = self._norms
         keys, values, text_keys, text_values = (cache[rows] for cache in self.caches)
-        q, k, v = self._qkv(own_norm(x)).view(*at.shape, 3, *keys.shape[2:]).unbind(2)
+        heads = keys.shape[1]
+        q, k, v = self._qkv(own_norm(x)).view(*at.shape, 3, heads, -1).unbind(2)
         every = torch.arange(len(at), device=at.device)[:, None]
-        keys[every, at], values[every, at] = k, v
-        x = x + self._out(_attend(q, keys[:, :length], values[:, :length], mask))
-        q = self._query(text_norm(x)).view(*at.shape, *keys.shape[2:])
+        keys[every, :, at], values[every, :, at] = k, v
+        x = x + self._out(_attend(q, keys[:, :, :length], values[:, :, :length], mask))
+        q = self._query(text_norm(x)).view(*at.shape, heads, -1)
         x = x + self._text_out(_attend(q, text_keys, text_values, text_mask))
         return x + self._down(F.gelu(self._up(last_norm(x))))
 
 
 def _attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-    """``[rows, n, heads, head_dim]`` each; gives ``[rows, n, width]``."""
-    y = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=mask)
-    return y.transpose(1, 2).flatten(2)
+    """Query ``[rows, n, heads, head_dim]`` over ``[rows, heads, length, head_dim]``; gives ``[rows, n, width]``."""
+    return F.scaled_dot_product_attention(q.transpose(1, 2), k, v, attn_mask=mask).transpose(1, 2).flatten(2)
 
 
 def _linear(weights: list[torch.Tensor], halves: bool) -> Linear:
@@ -280,8 +292,13 @@ def encode_audio(checkpoint: Checkpoint, audio: Floats, sample_rate: int) -> Cod
     from scipy.signal import resample_poly
 
     shape = checkpoint.architecture
-    if audio.ndim != 2 or not np.isfinite(audio).all():
-        raise InputError(f"expected audio as [channels, samples] without gaps; got the shape {list(audio.shape)}")
+    audio = np.asarray(audio)
+    if audio.dtype.kind != "f" or audio.ndim != 2 or not len(audio) or not np.isfinite(audio).all():
+        raise InputError(
+            f"expected audio as floats [channels, samples] without gaps; got {audio.dtype} {list(audio.shape)}"
+        )
+    if not 1000 <= sample_rate <= 768_000:
+        raise InputError(f"the sample rate must be from 1,000 to 768,000 Hz; got {sample_rate}")
     common = math.gcd(sample_rate, shape.sample_rate)
     audio = resample_poly(audio, shape.sample_rate // common, sample_rate // common, axis=1).astype(np.float32)
     audio = np.repeat(audio.mean(0, keepdims=True), 2, 0) if shape.channels > len(audio) else audio

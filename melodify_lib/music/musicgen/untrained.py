@@ -22,7 +22,7 @@ SHAPES: dict[str, dict[str, dict[str, Any]]] = {
     "tiny": {
         "text": {"vocab_size": 600, "d_model": 48, "d_kv": 16, "d_ff": 96, "num_layers": 2, "num_heads": 3},
         "codec": {"num_filters": 4, "codebook_dim": 16, "hidden_size": 16},
-        "decoder": {"num_hidden_layers": 2, "hidden_size": 64, "num_attention_heads": 4, "ffn_dim": 128},
+        "decoder": {"num_hidden_layers": 2, "hidden_size": 256, "num_attention_heads": 16, "ffn_dim": 256},
     },
 }
 """``small`` is config.json of facebook/musicgen-small."""

@@ -70,9 +70,12 @@ class OnnxBackend:
         except Exception as error:  # onnxruntime's errors have no common root
             raise ModelError(f"{path} cannot be loaded ({error}); remove {path.parent}, and it is made again") from None
 
-    def encode(self, prompt: str) -> Floats:
+    def tokens(self, prompt: str) -> Codes:
+        """A prompt's tokens. Raises `InputError`."""
+        return self._tokenizer.encode(prompt)
+
+    def encode(self, tokens: Codes) -> Floats:
         """Keys and values of a prompt, float32 ``[2 * layers, tokens, width]``: each layer's keys, then its values."""
-        tokens = self._tokenizer.encode(prompt)
         distances = distance_buckets(len(tokens), self.shape.distance_buckets, self.shape.furthest_distance)
         (keys_values,) = self._text.run(None, {"tokens": tokens[None], "distances": distances})
         return np.asarray(keys_values)
@@ -163,7 +166,8 @@ class _Caches:
         if sizes == (self._rows, self._length, self._text):
             return False
         values = 2 * sizes[0] * (sizes[1] + sizes[2]) * self._shape.width * self._shape.layers
-        require(values * np.dtype(self._kind).itemsize, f"{sizes[0] // 2} songs of {sizes[1]} positions")
+        more = values * np.dtype(self._kind).itemsize - sum(array.nbytes for array in self.arrays.values())
+        require(more, f"{sizes[0] // 2} songs of {sizes[1]} positions")
         self._rows, self._length, self._text = sizes
         for layer in range(self._shape.layers):
             for cache in CACHES:

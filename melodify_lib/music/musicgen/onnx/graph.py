@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from melodify_lib.errors import ModelError
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
@@ -106,12 +108,17 @@ class Graph:
 
 
 def quantize(weight: npt.NDArray[np.float32], block: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
-    """A weight ``[out, in]`` as integers ``[out, blocks, block]`` around 128, and the scale of each block."""
+    """A weight ``[out, in]`` as integers ``[out, blocks, block]`` around 128, and the scale of each block.
+
+    Raises `ModelError` for weights that are not finite.
+    """
     rows, columns = weight.shape
     blocks = -(-columns // block)
     padded = np.zeros((rows, blocks * block), np.float32)
     padded[:, :columns] = weight
     padded = padded.reshape(rows, blocks, block)
+    if not np.isfinite(padded).all():
+        raise ModelError("the checkpoint's weights give no numbers: they are damaged")
     scales = np.maximum(np.abs(padded).max(-1), 1e-12) / 127
     return (np.rint(padded / scales[..., None]) + 128).astype(np.uint8), scales.astype(np.float32)
 

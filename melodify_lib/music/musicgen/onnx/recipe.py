@@ -8,13 +8,14 @@ import shutil
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from melodify_lib.errors import ModelError
 from melodify_lib.fingerprint import fingerprint
-from melodify_lib.music.musicgen.checkpoint import Checkpoint, Weights, cache_folder
+from melodify_lib.music.musicgen.checkpoint import Checkpoint, Weights, cache_folder, short_hash
+from melodify_lib.music.musicgen.memory import require
 from melodify_lib.music.musicgen.onnx.backend import OnnxBackend
 from melodify_lib.music.musicgen.onnx.decoder import CACHES, decoder_graph
 from melodify_lib.music.musicgen.onnx.encodec import features_graph, samples_graph
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 CARD = "prepared.json"
 """Of which files the graphs were made; it is there when they are whole."""
+RECIPE = tuple(f"music/musicgen/{part}" for part in ("onnx", "checkpoint.py", "pattern.py", "sampling.py"))
+"""The sources that decide what is written."""
 BITS = 8
 CALIBRATION_PROMPTS = (
     "A calm solo piano piece with soft, sparse chords. bpm: 64. key: D minor. genre: ambient. moods: calm, sad",
@@ -49,51 +52,63 @@ HEADROOM = 1.25
 def prepare(checkpoint: Checkpoint, *, on_progress: Callable[[str], None] = lambda _: None) -> Path:
     """The folder with the graphs of `checkpoint`, made if it is not there or no longer fits. Safe to call at once.
 
-    It lies beside the weights, or in the user's cache where that cannot be written. Takes half a minute and 3 GB
+    It lies beside the weights, or in the user's cache where that cannot be written. Takes half a minute and 4 GB
     for musicgen-small. `on_progress` hears what is being done. Raises `ModelError`.
     """
-    stamp = {"files": checkpoint.stamp, "recipe": fingerprint("music/musicgen/onnx")}
-    homes = [checkpoint.folder, cache_folder() / checkpoint.folder.name]
-    for place in homes:
-        for card in place.glob(f"onnx-*/{CARD}"):
-            with suppress(OSError, ValueError, KeyError, TypeError):
-                if json.loads(card.read_bytes())["stamp"] == stamp:
-                    return card.parent
-    on_progress("reading the checkpoint")
+    from filelock import FileLock
+
+    homes = [checkpoint.folder, cache_folder() / f"{checkpoint.folder.name}-{short_hash(str(checkpoint.folder))}"]
+    stamp = {"files": checkpoint.stamp, "recipe": fingerprint(*RECIPE)}
+    if (made := _made(homes, stamp)) is not None:
+        return made
     home = next(filter(_is_writable, homes), None)
     if home is None:
         raise ModelError(f"nowhere to keep the prepared weights: neither {' nor '.join(map(str, homes))}")
-    folder = home / f"onnx-{checkpoint.digest[:12]}-{stamp['recipe']}"
     try:
-        partial = Path(tempfile.mkdtemp(prefix=".preparing-", dir=home))
-        try:
-            if not (folder / CARD).exists():
-                _write(checkpoint, partial, on_progress)
-            # What was made of the same bytes at another time is as good: it only gets the new stamp.
-            (partial / CARD).write_text(json.dumps({"checkpoint": checkpoint.name, "stamp": stamp}))
-            for path in (partial, *partial.iterdir()):
-                path.chmod(0o755 if path.is_dir() else 0o644)  # for servers that run as somebody else
-            _place(partial, folder)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+        with FileLock(home / ".preparing.lock"):  # who comes second finds it made
+            if (made := _made(homes, stamp)) is not None:
+                return made
+            on_progress("reading the checkpoint")
+            folder = home / f"onnx-{checkpoint.digest[:12]}-{stamp['recipe']}"
+            for left in home.glob(".preparing-*"):  # of a process that was killed
+                shutil.rmtree(left, ignore_errors=True)
+            partial = Path(tempfile.mkdtemp(prefix=".preparing-", dir=home))
+            try:
+                is_made = (folder / CARD).exists()  # of the same bytes at another time
+                if not is_made:
+                    _write(checkpoint, partial, on_progress)
+                (partial / CARD).write_text(json.dumps({"checkpoint": checkpoint.label, "stamp": stamp}))
+                for path in (partial, *partial.iterdir()):
+                    path.chmod(0o755 if path.is_dir() else 0o644)  # for servers that run as somebody else
+                if is_made:
+                    (partial / CARD).replace(folder / CARD)
+                else:
+                    shutil.rmtree(folder, ignore_errors=True)  # without its card it is not whole
+                    partial.rename(folder)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
+            for card in home.glob(f"onnx-*/{CARD}"):
+                if card.parent != folder and _files(card) != stamp["files"]:  # made of weights that are gone
+                    shutil.rmtree(card.parent, ignore_errors=True)
     except OSError as error:
-        raise ModelError(f"{folder} cannot be written: {error}") from None
-    for old in home.glob("onnx-*"):
-        if old != folder:
-            shutil.rmtree(old, ignore_errors=True)
+        raise ModelError(f"{home} cannot be written: {error}") from None
     return folder
 
 
-def _place(partial: Path, folder: Path) -> None:
-    """Let `partial` become `folder`, or bring its card up to date; another process may do the same."""
-    if folder.exists() and not (folder / CARD).exists():
-        shutil.rmtree(folder)
-    try:
-        partial.rename(folder)
-    except OSError:
-        if not (folder / CARD).exists():
-            raise
-        (partial / CARD).replace(folder / CARD)
+def _made(homes: list[Path], stamp: dict[str, Any]) -> Path | None:
+    """The folder that was made by this recipe of these very files."""
+    for home in homes:
+        for card in home.glob(f"onnx-*/{CARD}"):
+            with suppress(OSError, ValueError, KeyError, TypeError):
+                if json.loads(card.read_bytes())["stamp"] == stamp:
+                    return card.parent
+    return None
+
+
+def _files(card: Path) -> Any:
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        return json.loads(card.read_bytes())["stamp"]["files"]
+    return None
 
 
 def _is_writable(home: Path) -> bool:
@@ -105,8 +120,10 @@ def _is_writable(home: Path) -> bool:
 
 
 def _write(checkpoint: Checkpoint, folder: Path, on_progress: Callable[[str], None]) -> None:
-    weights, config = Weights(checkpoint.folder), checkpoint.config
-    (folder / "architecture.json").write_text(checkpoint.architecture.to_json())
+    weights, config, shape = Weights(checkpoint.folder), checkpoint.config, checkpoint.architecture
+    weights.check(shape)
+    require(7 * weights.parameters, f"preparing {checkpoint.name}")  # 1.7 times its weights in float32
+    (folder / "architecture.json").write_text(shape.to_json())
     shutil.copyfile(checkpoint.folder / "tokenizer.json", folder / "tokenizer.json")
     on_progress("writing EnCodec")
     features_graph(weights, config["audio_encoder"]).save(folder / "features.onnx")
@@ -125,7 +142,7 @@ def _write(checkpoint: Checkpoint, folder: Path, on_progress: Callable[[str], No
 def _cache_scales(backend: OnnxBackend) -> dict[str, npt.NDArray[np.float32]]:
     """Scale of each channel of each cache, ``[layers, heads, head_dim]``, over songs for `CALIBRATION_PROMPTS`."""
     shape, songs, sampling = backend.shape, len(CALIBRATION_PROMPTS), Sampling()
-    texts = [backend.encode(prompt) for prompt in CALIBRATION_PROMPTS]
+    texts = [backend.encode(backend.tokens(prompt)) for prompt in CALIBRATION_PROMPTS]
     frames = min(CALIBRATION_FRAMES, shape.positions - shape.codebooks)
     columns = np.stack([delayed(np.zeros((shape.codebooks, 0), np.int64), frames, shape.delays, shape.pad)] * songs)
     backend.reserve(songs, columns.shape[2], max(text.shape[1] for text in texts))
@@ -140,4 +157,6 @@ def _cache_scales(backend: OnnxBackend) -> dict[str, npt.NDArray[np.float32]]:
             following = columns[song, :, column + 1]
             following[following == TO_SAMPLE] = codes[following == TO_SAMPLE]
     ranges = backend.cache_ranges()
+    if not all(np.isfinite(values).all() for values in ranges.values()):
+        raise ModelError("the checkpoint's weights give no numbers: they are damaged")
     return {cache: np.maximum(ranges[cache], 1e-6) * np.float32(HEADROOM / 127) for cache in CACHES}

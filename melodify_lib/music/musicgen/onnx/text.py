@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from melodify_lib.errors import ModelError
 from melodify_lib.music.musicgen.onnx.decoder import PREFIX
 from melodify_lib.music.musicgen.onnx.graph import Graph
 
@@ -24,8 +23,6 @@ def text_graph(weights: Weights, text: dict[str, Any], decoder: dict[str, Any], 
 
     `distances` is `distance_buckets(S, …)`. Weights of 32 or 8 `bits`.
     """
-    if text["feed_forward_proj"] != "relu":
-        raise ModelError(f"the text encoder has {text['feed_forward_proj']!r} layers; only T5's 'relu' is known")
     graph = Graph()
     graph.input("tokens", np.int64, [1, "S"])
     graph.input("distances", np.int64, ["S", "S"])
@@ -40,7 +37,10 @@ def text_graph(weights: Weights, text: dict[str, Any], decoder: dict[str, Any], 
         scale = graph.weight(weights[f"{name}.weight"])
         return graph.op("SimplifiedLayerNormalization", x, scale, axis=-1, epsilon=text["layer_norm_epsilon"])
 
-    table = weights["text_encoder.shared.weight"].astype(np.float32 if bits == 32 else np.float16)
+    names = ("text_encoder.shared.weight", "text_encoder.encoder.embed_tokens.weight")  # the same, by either name
+    table = weights[next((name for name in names if name in weights), names[0])].astype(
+        np.float32 if bits == 32 else np.float16
+    )
     x = graph.op("Cast", graph.op("Gather", graph.weight(table), "tokens"), to=1)
     bias = graph.weight(weights[f"{name.format(0, 0)}.SelfAttention.relative_attention_bias.weight"])
     bias = graph.op("Transpose", graph.op("Gather", bias, "distances"), perm=[2, 0, 1])

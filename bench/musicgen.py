@@ -8,7 +8,6 @@ memory; where there is less free, some candidates are measured on fewer songs at
     musicgen.py             what is measured, the tables, the bars
     musicgen_candidates.py  the engines, each behind the same few methods
     musicgen_openvino.py    the peer's model
-    musicgen_checkpoint.py  the random checkpoint
     processes.py            processes, samples, interference
 """
 

@@ -416,9 +416,9 @@ class Maker:
 
     def checkpoint(self) -> None:
         """Random weights of musicgen-small's architecture."""
-        from musicgen_checkpoint import write_checkpoint
+        from melodify_lib.music.musicgen.untrained import write_untrained
 
-        write_checkpoint(self._folders.checkpoint)
+        write_untrained(self._folders.checkpoint, "small")
 
     def prepared(self) -> None:
         """Our 8-bit graphs."""

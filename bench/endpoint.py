@@ -1,4 +1,4 @@
-"""The endpoint under load: `python bench/serving.py --checkpoint FOLDER [--seconds 10] [--json FILE]`.
+"""The endpoint under load: `python bench/endpoint.py --checkpoint FOLDER [--seconds 10] [--json FILE]`.
 
 1, 2, 4, 8 and 16 callers, each of whom asks for its next song when it has the last, of a server that makes songs
 together and of one that makes one at a time. Both are the process that the image runs, asked over HTTP, with their
@@ -12,23 +12,20 @@ import argparse
 import json
 import os
 import platform
-import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from urllib.error import URLError
 from urllib.request import urlopen
 
 from compose import _processor
 
-MELODIFY = Path(sys.executable).with_name("melodify")
+from melodify_lib import Settings
+from serving.process import running
+
 CALLERS = (1, 2, 4, 8, 16)
 PROMPT = "A calm piano piece. bpm: 90. key: D minor. genre: jazz. moods: calm, warm. instrument: piano"
 
@@ -56,9 +53,9 @@ def main() -> None:
     options = parser.parse_args()
     levels: list[Level] = []
     for at_once in (options.at_once, 1):
-        with _server(options.checkpoint, at_once) as url:
-            _song(url, options.seconds, 0)  # what is done once: caches grow, files are read
-            levels += [_load(url, at_once, callers, options.each, options.seconds) for callers in CALLERS]
+        with tempfile.TemporaryDirectory() as store, running(_settings(options.checkpoint, at_once, store)) as server:
+            _song(server.predict, options.seconds, 0)  # what is done once: caches grow, files are read
+            levels += [_load(server.predict, at_once, callers, options.each, options.seconds) for callers in CALLERS]
     machine = f"{_processor()}, {os.cpu_count()} processors, Python {platform.python_version()}"
     who = options.checkpoint.name if options.checkpoint else "arranger"
     print(f"{machine}; {who}, songs of {options.seconds:g} s, {options.each} a caller\n")
@@ -75,39 +72,9 @@ def main() -> None:
         options.json.write_text(json.dumps({**figures, "levels": [asdict(level) for level in levels]}, indent=2) + "\n")
 
 
-@contextmanager
-def _server(checkpoint: Path | None, at_once: int) -> Iterator[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    musician = {"MELODIFY_MUSICIAN": "musicgen", "MELODIFY_CHECKPOINT": str(checkpoint.resolve())} if checkpoint else {}
-    with tempfile.TemporaryDirectory() as folder, Path(folder, "log").open("wb") as log:
-        environment = {
-            **os.environ,
-            **(musician or {"MELODIFY_MUSICIAN": "arranger"}),
-            "MELODIFY_STORE": f"{folder}/store",
-            "MELODIFY_SONGS": str(at_once),
-            "MELODIFY_DEADLINE": "3600",
-        }
-        command = [MELODIFY, "serve", "--port", str(port)]
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-        try:
-            while not _is_ready(port):
-                if process.poll() is not None:
-                    raise SystemExit(Path(folder, "log").read_text())
-                time.sleep(0.1)
-            yield f"http://127.0.0.1:{port}/predict"
-        finally:
-            process.terminate()
-            process.wait()
-
-
-def _is_ready(port: int) -> bool:
-    try:
-        with urlopen(f"http://127.0.0.1:{port}/health", timeout=60) as answer:
-            return bool(answer.status == 200)
-    except (URLError, ConnectionError):  # not listening, or 503
-        return False
+def _settings(checkpoint: Path | None, at_once: int, store: str) -> Settings:
+    musician = {"musician": "musicgen", "checkpoint": str(checkpoint.resolve())} if checkpoint else {}
+    return Settings.load(**musician, songs=at_once, store=store, deadline=3600)
 
 
 def _load(url: str, at_once: int, callers: int, each: int, seconds: float) -> Level:

@@ -9,7 +9,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help run test lab lint bench dataset constraints clean
+.PHONY: help run test lab lint bench bench-musicgen dataset constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -35,6 +35,14 @@ bench: $(READY) ## the figures in the README: compose, the describer, twenty gen
 	@$(BIN)/python bench/describer.py
 	@$(BIN)/python bench/genres.py
 
+bench-musicgen: $(READY) ## MusicGen beside transformers and OpenVINO, and its endpoint under load (an hour, 20 GB)
+	@$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	@$(BIN)/python bench/musicgen.py
+	@checkpoint=$$(mktemp -d); trap 'rm -rf "$$checkpoint"' EXIT; \
+	$(BIN)/python -c 'import sys, pathlib; from melodify_lib.music.musicgen.untrained import write_untrained; \
+		write_untrained(pathlib.Path(sys.argv[1]), "small")' "$$checkpoint"; \
+	$(BIN)/python bench/endpoint.py --checkpoint "$$checkpoint"
+
 dataset: $(READY) ## rebuild the dataset that ships, and the describer that is tuned on it, if the gate lets it pass
 	@$(BIN)/melodify dataset build --out data/generate_jsonl/output
 	@$(BIN)/melodify dataset check --source data/generate_jsonl data/generate_jsonl/output/*.jsonl
@@ -45,7 +53,7 @@ dataset: $(READY) ## rebuild the dataset that ships, and the describer that is t
 constraints: ## resolve versions that fit pyproject.toml anew into constraints.txt (TORCH=2.13.0)
 	@set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
 	$(PYTHON) -m venv "$$folder"; \
-	"$$folder/bin/pip" install torch==$(TORCH) '.[notebooks,pipelines,cloud,musicgen,serving,dev]'; \
+	"$$folder/bin/pip" install torch==$(TORCH) '.[notebooks,pipelines,cloud,musicgen,serving,bench,dev]'; \
 	{ echo "# Exact versions that CI passed on; made by 'make constraints'."; \
 	  "$$folder/bin/pip" freeze --exclude melodify | sed -E 's/\+cpu$$//'; } > constraints.txt.new; \
 	mv constraints.txt.new constraints.txt

@@ -19,12 +19,11 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from urllib.request import urlopen
 
 from compose import _processor
 
 from melodify_lib import Settings
-from serving.process import running
+from serving.process import Running, running
 
 CALLERS = (1, 2, 4, 8, 16)
 PROMPT = "A calm piano piece. bpm: 90. key: D minor. genre: jazz. moods: calm, warm. instrument: piano"
@@ -54,8 +53,8 @@ def main() -> None:
     levels: list[Level] = []
     for at_once in (options.at_once, 1):
         with tempfile.TemporaryDirectory() as store, running(_settings(options.checkpoint, at_once, store)) as server:
-            _song(server.predict, options.seconds, 0)  # what is done once: caches grow, files are read
-            levels += [_load(server.predict, at_once, callers, options.each, options.seconds) for callers in CALLERS]
+            _song(server, options.seconds, 0)  # what is done once: caches grow, files are read
+            levels += [_load(server, at_once, callers, options.each, options.seconds) for callers in CALLERS]
     machine = f"{_processor()}, {os.cpu_count()} processors, Python {platform.python_version()}"
     who = options.checkpoint.name if options.checkpoint else "arranger"
     print(f"{machine}; {who}, songs of {options.seconds:g} s, {options.each} a caller\n")
@@ -77,10 +76,10 @@ def _settings(checkpoint: Path | None, at_once: int, store: str) -> Settings:
     return Settings.load(**musician, songs=at_once, store=store, deadline=3600)
 
 
-def _load(url: str, at_once: int, callers: int, each: int, seconds: float) -> Level:
+def _load(server: Running, at_once: int, callers: int, each: int, seconds: float) -> Level:
     def call(caller: int) -> list[float]:
         # Another seed each time: a song that was made already would be found in the store.
-        return [_song(url, seconds, callers * 10_000 + caller * 100 + number) for number in range(each)]
+        return [_song(server, seconds, callers * 10_000 + caller * 100 + number) for number in range(each)]
 
     started = time.perf_counter()
     with ThreadPoolExecutor(callers) as pool:
@@ -92,12 +91,12 @@ def _load(url: str, at_once: int, callers: int, each: int, seconds: float) -> Le
     return Level(at_once, callers, songs, 60 * songs / wall, songs * seconds / wall, statistics.median(latencies), p95)
 
 
-def _song(url: str, seconds: float, seed: int) -> float:
+def _song(server: Running, seconds: float, seed: int) -> float:
     """Seconds from request to answer."""
-    body = {"instances": [{"prompt": PROMPT, "seconds": seconds, "seed": seed}]}
     started = time.perf_counter()
-    with urlopen(url, json.dumps(body).encode(), timeout=3600) as answer:
-        json.load(answer)
+    status, answer = server.predict({"prompt": PROMPT, "seconds": seconds, "seed": seed})
+    if status != 200:
+        raise SystemExit(f"{status}: {answer}")
     return time.perf_counter() - started
 
 

@@ -14,7 +14,13 @@ from melodify_lib import stages
 from melodify_lib.errors import MelodifyError
 from melodify_lib.settings import Settings
 
-_EXTRAS = {"notebooks": ("papermill", "jupyterlab"), "pipelines": ("kfp",), "cloud": ("openai", "aiolimiter")}
+_EXTRAS = {
+    "notebooks": ("papermill", "jupyterlab"),
+    "pipelines": ("kfp",),
+    "cloud": ("openai", "aiolimiter"),
+    "musicgen": ("onnx", "onnxruntime", "transformers"),
+    "serving": ("flask", "gunicorn", "prometheus_client"),
+}
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -9,10 +10,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
+from typing import Any
 
 from pydantic import SecretStr
 
@@ -26,12 +28,27 @@ class Running:
     """A server that is ready."""
 
     process: subprocess.Popen[bytes]
-    url: str
+    port: int
 
-    @property
-    def predict(self) -> str:
-        """Where requests are posted."""
-        return f"{self.url}/predict"
+    def predict(self, *instances: dict[str, Any], **parameters: Any) -> tuple[int, dict[str, Any]]:
+        """Status and JSON of the answer."""
+        body = json.dumps({"instances": instances, "parameters": parameters})
+        status, answer = self._ask("POST", "/predict", body)
+        return status, json.loads(answer)
+
+    def metrics(self) -> dict[str, float]:
+        """Each sample by its name and labels."""
+        from prometheus_client.parser import text_string_to_metric_families
+
+        families = text_string_to_metric_families(self._ask("GET", "/metrics")[1])
+        samples = [sample for family in families for sample in family.samples]
+        return {" ".join((sample.name, *sample.labels.values())): sample.value for sample in samples}
+
+    def _ask(self, method: str, path: str, body: str | None = None) -> tuple[int, str]:
+        with closing(HTTPConnection("127.0.0.1", self.port, timeout=3600)) as connection:
+            connection.request(method, path, body)
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode()
 
 
 @contextmanager
@@ -54,7 +71,7 @@ def running(settings: Settings) -> Iterator[Running]:
                     said = Path(folder, "log").read_text(encoding="utf-8", errors="replace")
                     raise ModelError(f"the server ended with {process.returncode}: {said[-2000:]}")
                 time.sleep(0.05)
-            yield Running(process, f"http://127.0.0.1:{port}")
+            yield Running(process, port)
         finally:
             process.terminate()
             process.wait()
@@ -70,11 +87,7 @@ def _variables(settings: Settings) -> dict[str, str]:
 
 
 def _is_ready(port: int) -> bool:
-    connection = HTTPConnection("127.0.0.1", port, timeout=60)
-    try:
+    with closing(HTTPConnection("127.0.0.1", port, timeout=60)) as connection, suppress(OSError):  # not listening yet
         connection.request("GET", "/health")
         return connection.getresponse().status == 200
-    except OSError:  # not listening yet
-        return False
-    finally:
-        connection.close()
+    return False

@@ -15,6 +15,7 @@ from melodify_lib.music.musicgen.codec import CodecStream, margin_frames
 from melodify_lib.music.musicgen.engine import Backend, Engine, SongRequest
 from melodify_lib.music.musicgen.sampling import Sampling
 from melodify_lib.music.musicgen.torch_backend import encode_audio
+from melodify_lib.music.musicgen.untrained import write_untrained
 from melodify_lib.settings import Settings
 
 PROMPT = "A calm solo piano piece. bpm: 90. key: D minor. genre: jazz. moods: calm, warm. instrument: piano"
@@ -156,6 +157,10 @@ def test_lower_precisions_stay_within_their_bounds(checkpoint: Checkpoint, preci
     shape = checkpoint.architecture
     columns = np.random.default_rng(0).integers(0, shape.vocabulary, (64, shape.codebooks))
     exact, rounded = (logits_of(backend_of(checkpoint, name), columns) for name in ("float32", precision))
+    check_bounds(exact, rounded, precision)
+
+
+def check_bounds(exact: Any, rounded: Any, precision: str) -> None:
     error, agreement = LOGIT_BOUNDS[precision]
     assert np.sqrt(np.mean((rounded - exact) ** 2)) / exact.std() <= error
     best = [(each[:, 1] + 3 * (each[:, 0] - each[:, 1])).argmax(-1) for each in (exact, rounded)]
@@ -207,3 +212,26 @@ def test_the_margin_is_as_wide_as_it_must_be(checkpoint: Checkpoint, reference: 
     margin = margin_frames(shape)
     assert 20 - margin <= heard.min() and heard.max() <= 20 + margin
     assert margin <= 4
+
+
+def test_all_of_it_at_musicgen_smalls_own_shape(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A minute, 3 GB of disk and 5 GB of memory: blocks, heads and widths as in facebook/musicgen-small."""
+    from transformers import MusicgenForConditionalGeneration
+
+    folder = write_untrained(tmp_path / "small", "small")
+    small = Checkpoint(str(folder), folder)
+    backend = backend_of(small, "float32")
+    reference = MusicgenForConditionalGeneration.from_pretrained(folder).eval()
+    steps = 50 + int(backend.shape.delays.max())
+    theirs, their_audio = transformers_song(
+        reference, monkeypatch, backend.tokens(PROMPT), seed=7, max_new_tokens=steps, top_k=250
+    )
+    del reference
+    ours, our_audio = our_song(backend, SongRequest(PROMPT, 1, 7), monkeypatch)
+    np.testing.assert_array_equal(ours, theirs)
+    assert np.abs(our_audio - their_audio).max() < 1e-5 * np.abs(their_audio).max()
+    columns = np.random.default_rng(0).integers(0, 2048, (24, 4))
+    exact = logits_of(backend, columns)
+    del backend
+    for precision in LOGIT_BOUNDS:
+        check_bounds(exact, logits_of(backend_of(small, precision), columns), precision)

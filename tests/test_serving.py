@@ -26,10 +26,13 @@ import soundfile
 from server import HEALTH, PREDICT, Server, read_answer, server
 
 from emulators import gcs as bucket
+from melodify_lib.errors import ModelError
 from melodify_lib.nouns import MusicDescription, TrackCard, sha256
+from melodify_lib.settings import Settings
 from melodify_lib.store import FolderStore
 from serving import COMMAND
 from serving.logs import trace_of
+from serving.process import running
 
 ROOT = Path(__file__).parent.parent
 PROMPT = "A calm piano piece. bpm: 90. key: D minor. genre: jazz. moods: calm, warm. instrument: piano"
@@ -466,3 +469,18 @@ def whole(running: Server) -> int:
         card.rpartition("/")[0] for card in cards
     }
     return len(cards)
+
+
+def test_a_process_for_notebooks_and_benchmarks(tmp_path: Path) -> None:
+    settings = Settings(musician="arranger", store=tmp_path / "store")
+    with running(settings) as process:
+        status, answer = process.predict({"prompt": PROMPT, "seconds": 4}, seed=3)
+        assert status == 200
+        assert Path(answer["predictions"][0]["audio"]).is_relative_to(tmp_path / "store")
+        assert process.predict({"prompt": PROMPT, "seconds": 0})[0] == 400
+        assert process.metrics()["melodify_requests_total 200"] == 1
+    assert process.process.returncode == 0
+    with pytest.raises(ModelError, match="is not a whole MusicGen checkpoint"), running(
+        Settings(musician="musicgen", checkpoint=str(tmp_path))
+    ):
+        pass

@@ -272,8 +272,11 @@ class Engine:
                 self._takes.clear()
 
     def _admit(self) -> None:
-        while self._waiting and len(self._takes) < self._songs:
-            song = self._waiting.popleft()
+        while len(self._takes) < self._songs:
+            with self._changed:  # a song that is cancelled leaves the queue from another thread
+                if not self._waiting:
+                    return
+                song = self._waiting.popleft()
             if self._gone(song):
                 continue
             try:

@@ -101,17 +101,10 @@ class _Writer:
         return self._linear(graph.op("Gelu", self._linear(y, f"{name}.fc1")), f"{name}.fc2"), x
 
     def norm(self, update: str, x: str, name: str) -> tuple[str, str]:
-        """``LayerNorm(update + x)``, and the sum."""
-        outputs = f"{name}_out", f"{name}_sum"
+        """``LayerNorm(update + x)``, and the sum. Faster apart than as one SkipLayerNormalization."""
+        total = self._graph.op("Add", update, x)
         parameters = [self._graph.weight(self._weights[f"{PREFIX}.{name}.{part}"]) for part in ("weight", "bias")]
-        self._graph.ops(
-            "SkipLayerNormalization",
-            *(update, x, *parameters),
-            outputs=[outputs[0], "", "", outputs[1]],
-            domain=MICROSOFT,
-            epsilon=1e-5,
-        )
-        return outputs
+        return self._graph.op("LayerNormalization", total, *parameters, axis=-1, epsilon=1e-5), total
 
     def _linear(self, x: str, *names: str) -> str:
         weight = np.concatenate([self._weights[f"{PREFIX}.{name}.weight"] for name in names])

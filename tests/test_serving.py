@@ -480,7 +480,8 @@ def test_a_process_for_notebooks_and_benchmarks(tmp_path: Path) -> None:
         assert process.predict({"prompt": PROMPT, "seconds": 0})[0] == 400
         assert process.metrics()["melodify_requests_total 200"] == 1
     assert process.process.returncode == 0
-    with pytest.raises(ModelError, match="is not a whole MusicGen checkpoint"), running(
-        Settings(musician="musicgen", checkpoint=str(tmp_path))
+    with (
+        pytest.raises(ModelError, match="is not a whole MusicGen checkpoint"),
+        running(Settings(musician="musicgen", checkpoint=str(tmp_path))),
     ):
         pass

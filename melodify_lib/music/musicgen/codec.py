@@ -9,7 +9,7 @@ import numpy as np
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from melodify_lib.music.musicgen.checkpoint import Architecture
+    from melodify_lib.music.musicgen.architecture import Architecture
 
     Floats = npt.NDArray[np.float32]
     Codes = npt.NDArray[np.int64]

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from melodify_lib.music.musicgen.checkpoint import Architecture
+    from melodify_lib.music.musicgen.architecture import Architecture
 
     Floats = npt.NDArray[np.float32]
     Codes = npt.NDArray[np.int64]

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from melodify_lib.errors import ModelError
-from melodify_lib.music.musicgen.checkpoint import Architecture, Tokenizer
+from melodify_lib.music.musicgen.architecture import Architecture
+from melodify_lib.music.musicgen.checkpoint import Tokenizer
 from melodify_lib.music.musicgen.memory import require
 from melodify_lib.music.musicgen.onnx.decoder import CACHES
 from melodify_lib.music.musicgen.onnx.text import distance_buckets

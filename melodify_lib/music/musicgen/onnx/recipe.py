@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 
 CARD = "prepared.json"
 """Of which files the graphs were made; it is there when they are whole."""
-RECIPE = tuple(f"music/musicgen/{part}" for part in ("onnx", "checkpoint.py", "pattern.py", "sampling.py"))
+RECIPE = tuple(
+    f"music/musicgen/{part}" for part in ("onnx", "architecture.py", "checkpoint.py", "pattern.py", "sampling.py")
+)
 """The sources that decide what is written."""
 BITS = 8
 CALIBRATION_PROMPTS = (

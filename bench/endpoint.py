@@ -72,7 +72,9 @@ def main() -> None:
 
 
 def _settings(checkpoint: Path | None, at_once: int, store: str) -> Settings:
-    musician = {"musician": "musicgen", "checkpoint": str(checkpoint.resolve())} if checkpoint else {}
+    musician = (
+        {"musician": "musicgen", "checkpoint": str(checkpoint.resolve())} if checkpoint else {"musician": "arranger"}
+    )
     return Settings.load(**musician, songs=at_once, store=store, deadline=3600)
 
 

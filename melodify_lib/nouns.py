@@ -260,7 +260,7 @@ def _shorten(value: object, limit: int = 80) -> str:
 def first_problem(error: ValidationError) -> str:
     """The first problem of a pydantic error in one line: field, what is wrong, the value."""
     problem = error.errors(include_url=False)[0]
-    field = "".join(f"{part}: " for part in problem["loc"])
+    field = "".join(f"{_shorten(part)}: " for part in problem["loc"])
     value = "" if isinstance(problem["input"], dict) else f" (got {_shorten(problem['input'])!r})"
     return f"{field}{problem['msg'].removeprefix('Value error, ')}{value}"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import socket
 import threading
 import time
@@ -11,6 +12,7 @@ from typing import Any
 
 from flask import Flask, Response, g, jsonify, request
 from gunicorn.arbiter import Arbiter
+from gunicorn.http.errors import ParseException
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from werkzeug.exceptions import ClientDisconnected, HTTPException, RequestEntityTooLarge
 
@@ -30,7 +32,7 @@ def create_app() -> Flask:
     metrics = Metrics()
     service = Service(settings, metrics)
     app = Flask(__name__)
-    app.config["MAX_CONTENT_LENGTH"] = BODY_MAX_BYTES
+    app.config["MAX_CONTENT_LENGTH"] = BODY_MAX_BYTES + 1
     app.extensions["service"] = service
     predict_route = os.environ.get("AIP_PREDICT_ROUTE") or "/predict"
 
@@ -49,7 +51,9 @@ def create_app() -> Flask:
             data = request.get_data()
         except ClientDisconnected:
             raise Refusal(408, "the body stopped coming; send it without a pause") from None
-        if len(data) >= BODY_MAX_BYTES:  # where werkzeug cuts off a body of unknown length
+        except ParseException as error:
+            raise Refusal(400, f"the body cannot be read: {error}") from None
+        if len(data) > BODY_MAX_BYTES:  # where werkzeug cuts off a body of unknown length
             raise RequestEntityTooLarge
         connection: socket.socket = request.environ["gunicorn.socket"]
         return jsonify(predictions=service.predict(data, g.arrived, lambda: _is_gone(connection)))
@@ -93,11 +97,11 @@ def _load(service: Service) -> None:
 
 
 def _is_gone(connection: socket.socket) -> bool:
-    """Has the client closed the connection?"""
+    """Has the client closed the connection, or its sending side? Whatever it sent before."""
+    poll = select.poll()
+    poll.register(connection, select.POLLRDHUP | select.POLLHUP | select.POLLERR)
     try:
-        return connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
-    except BlockingIOError:
-        return False
+        return bool(poll.poll(0))
     except OSError:
         return True
 

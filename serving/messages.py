@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any, Self
@@ -28,16 +29,19 @@ BODY_MAX_BYTES = 1_500_000
 INSTANCES_MAX = 16
 PROMPT_MAX_CHARS = 6_000
 """More than any description has as a prompt. MusicGen's own limit is in tokens."""
+MESSAGE_MAX_CHARS = 500
 FOLDER = "songs"
 RETRY_AFTER_S = 10
+_OURS = re.compile(r"[0-9a-f]{16}|track\..*|card\.json")
+"""What the server calls things itself: a folder of that name could stand where somebody's song must go."""
 
 
 class Refusal(Exception):
     """An answer other than 200. The message says what is wrong and what to do; `field` is where in the request."""
 
     def __init__(self, status: int, message: str, *, field: str = "") -> None:
-        super().__init__(message)
-        self.status, self.field = status, field
+        super().__init__(message[:MESSAGE_MAX_CHARS])  # a part of it may be the client's own text
+        self.status, self.field = status, field[:MESSAGE_MAX_CHARS]
 
 
 def _whole(value: Any) -> Any:
@@ -57,6 +61,8 @@ def _folder(name: str) -> str:
         raise ValueError(str(error)) from None
     if any(len(part.encode()) > 255 for part in name.split("/")):
         raise ValueError("a part between two '/' is longer than 255 bytes; shorten it")
+    if any(_OURS.fullmatch(part) for part in name.split("/")):
+        raise ValueError("no part between two '/' may look like the name of a song's folder or file; choose another")
     return name
 
 

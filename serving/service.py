@@ -98,7 +98,11 @@ class Service:
         musician = stages.musician(self._settings)
         log.info("loaded %s %s", musician.version.name, musician.version.version)  # hashes the weights, once
         # The engine has a queue of its own; an arranger takes a processor.
-        threads = self._capacity if isinstance(musician, MusicGen) else min(self._settings.songs, os.cpu_count() or 1)
+        threads = (
+            self._capacity
+            if isinstance(musician, MusicGen)
+            else min(self._settings.songs, len(os.sched_getaffinity(0)))
+        )
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="song")
         self._musician = musician
 

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 MARGIN_S = 3
 """Of the grace: for answers to be read, connections to be closed and the interpreter to end."""
 STALLED_S = 10
-"""How long a client may be silent in the middle of a request."""
+"""How long a client may be silent in the middle of a request, or not read its answer."""
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]
-    """On SIGTERM it says 503 on all routes until what plays is done, and only then closes its door.
+    """On SIGTERM it says 503 to health and songs until what plays is done, and only then closes its door.
 
     gunicorn's own worker stops accepting at once: whoever connects then waits, and is cut off in the end.
     """
@@ -32,7 +32,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]
 
     def run(self) -> None:
         for listener in self.sockets:  # connections inherit it; gunicorn has no such limit
-            listener.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", STALLED_S, 0))
+            for way in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+                listener.sock.setsockopt(socket.SOL_SOCKET, way, struct.pack("ll", STALLED_S, 0))
         try:
             super().run()
         finally:  # SIGINT and SIGQUIT, or the master is gone

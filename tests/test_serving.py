@@ -485,3 +485,22 @@ def test_a_process_for_notebooks_and_benchmarks(tmp_path: Path) -> None:
         running(Settings(musician="musicgen", checkpoint=str(tmp_path))),
     ):
         pass
+
+
+def test_a_long_key_of_the_clients_own_is_not_given_back(musicgen: Server) -> None:
+    answer = musicgen.post({"instances": [{"prompt": PROMPT, "é" * 200_000: 1}]})
+    assert answer.status_code == 400 and len(answer.content) < 10_000
+
+
+@pytest.mark.parametrize("part", ["0123456789abcdef", "track.wav", "card.json"])
+def test_a_folder_that_could_stand_in_a_songs_way_is_refused(musicgen: Server, part: str) -> None:
+    answer = musicgen.post({"instances": [{"prompt": PROMPT, "output": f"songs/{part}"}]})
+    assert answer.status_code == 400 and "choose another" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("body", [b"zz\r\n{}\r\n0\r\n\r\n", b"2\r\n{}XX0\r\n\r\n"])
+def test_a_malformed_chunked_body_is_the_clients_fault(musicgen: Server, body: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", musicgen.port), timeout=20) as connection:
+        head = f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+        connection.sendall(head.encode() + body)
+        assert read_answer(connection)[0] == 400

@@ -10,6 +10,7 @@
     │   ├── DatasetError          a JSONL dataset breaks its contract
     │   └── CardError             a file that is not a track card
     ├── ModelError                a model's file is missing, damaged, or of another format
+    │   └── OutOfMemoryError      there is no memory for a model, or for what it is asked
     ├── BusyError                 too much is being done or waits already; try again later
     ├── PaidError                 a service that costs money was asked for and the settings do not allow it
     ├── BudgetError               going on would cost more than was allowed
@@ -66,6 +67,10 @@ class ModelError(MelodifyError):
 
 class BusyError(MelodifyError):
     """Too much is being done or waits already; the same request may be taken later."""
+
+
+class OutOfMemoryError(ModelError):
+    """There is no memory for a model, or for what it is asked; the message has the figure."""
 
 
 class PaidError(MelodifyError):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import threading
 import time
 from concurrent.futures import FIRST_EXCEPTION, CancelledError, Future, ThreadPoolExecutor, wait
@@ -19,7 +20,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from melodify_lib import stages
-from melodify_lib.errors import BusyError, InputError, MelodifyError, StoreError
+from melodify_lib.errors import BusyError, InputError, MelodifyError, OutOfMemoryError, StoreError
 from melodify_lib.music.finish import LOUDNESS_LUFS, TRUE_PEAK_DBTP, encode_wav, master
 from melodify_lib.music.measure import measure
 from melodify_lib.music.musicgen import MusicGen
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
     from serving.metrics import Metrics
 
 POLL_S = 0.1
+FAILURES_MAX = 3
+"""Songs in a row that the musician fails; then the process makes room for another, which loads it anew."""
+_NOT_THE_MUSICIAN = (CancelledError, InputError, StoreError, BusyError, OutOfMemoryError)
 CARD = "card.json"
 _KINDS = {"track.wav": "audio", "track.mid": "midi", CARD: "card"}
 
@@ -84,6 +88,7 @@ class Service:
         self._jobs: set[Job] = set()
         self._reading, self._door, self._writing = threading.Lock(), threading.Lock(), threading.Lock()
         self._is_stopping = self._is_over = False
+        self._failures = 0  # in a row
         metrics.ready.set_function(lambda: self.state == "ready")
         metrics.playing.set_function(lambda: sum(job.is_playing for job in tuple(self._jobs)))
         metrics.waiting.set_function(lambda: sum(not job.is_playing for job in tuple(self._jobs)))
@@ -178,8 +183,14 @@ class Service:
                 job.future.add_done_callback(partial(self._leave, job))
         return jobs
 
-    def _leave(self, job: Job, _: Future[dict[str, Any]]) -> None:
+    def _leave(self, job: Job, future: Future[dict[str, Any]]) -> None:
         self._jobs.discard(job)
+        if future.cancelled() or isinstance(future.exception(), _NOT_THE_MUSICIAN):
+            return  # says nothing of the musician
+        self._failures = self._failures + 1 if future.exception() else 0
+        if self._failures == FAILURES_MAX:
+            log.critical("%d songs in a row failed: ending, so that another process takes over", FAILURES_MAX)
+            os.kill(os.getpid(), signal.SIGTERM)  # as if from outside: what still plays may finish
 
     def _wait(self, jobs: set[Job], ends_at: float, is_gone: Callable[[], bool]) -> None:
         """Until all are done. Raises `Refusal` for the first thing that keeps them from it."""
@@ -295,6 +306,9 @@ def _raise_refusal(future: Future[dict[str, Any]]) -> None:
     except StoreError as error:
         log.error("a song could not be stored: %s", error)
         raise Refusal(503, "the song was made but could not be stored; ask again in a while") from None
+    except OutOfMemoryError as error:
+        log.error("a song could not be made: %s", error)
+        raise Refusal(503, "there is no memory for the song now; ask for a shorter one, or again in a while") from None
     except MelodifyError as error:
         log.error("a song could not be made: %s", error)
         raise Refusal(500, "the song could not be made; the server's log says why") from None

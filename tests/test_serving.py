@@ -6,6 +6,7 @@ import os
 import re
 import resource
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -23,6 +24,7 @@ import psutil
 import pytest
 import requests
 import soundfile
+from safetensors.torch import load_file, save_file
 from server import HEALTH, PREDICT, Server, read_answer, server
 
 from emulators import gcs as bucket
@@ -504,3 +506,26 @@ def test_a_malformed_chunked_body_is_the_clients_fault(musicgen: Server, body: b
         head = f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
         connection.sendall(head.encode() + body)
         assert read_answer(connection)[0] == 400
+
+
+def test_a_process_whose_songs_all_fail_makes_room_for_another(untrained: dict[str, Path], tmp_path: Path) -> None:
+    """EnCodec's bias is no number: it loads, and no song can be made."""
+    broken = tmp_path / "broken"
+    shutil.copytree(untrained["mono"], broken, ignore=shutil.ignore_patterns("onnx-*", ".preparing*"))
+    weights = load_file(broken / "model.safetensors")
+    weights["audio_encoder.decoder.layers.0.conv.bias"][:] = float("nan")
+    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
+    with server(tmp_path / "server", musician="musicgen", checkpoint=broken, grace=5) as running:
+        worker = running.worker
+
+        def workers() -> list[int]:
+            return [child.pid for child in psutil.Process(running.process.pid).children()]
+
+        for seed in range(3):
+            answer = running.post({"instances": [{"prompt": PROMPT, "seconds": 4, "seed": seed}]})
+            assert answer.status_code == 500, answer.text
+        running.wait_for(lambda: workers() not in ([], [worker]), 30)
+        running.wait_for(lambda: running.health() == 200, 30)
+    said = [line["message"] for line in running.log()]
+    assert any("EnCodec gives no numbers" in message for message in said)
+    assert any("another process takes over" in message for message in said)

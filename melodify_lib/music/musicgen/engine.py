@@ -417,6 +417,9 @@ class _Take:
         codes = self._codes[:, self._played : end]
         self._played = end
         channels, is_last = self._shape.channels, end == self.song.frames
-        return np.stack(
+        piece = np.stack(
             [stream.push(codes[channel::channels], is_last=is_last) for channel, stream in enumerate(self._streams)]
         )
+        if not np.isfinite(piece).all():
+            raise ModelError("the checkpoint's EnCodec gives no numbers: it is damaged")
+        return piece

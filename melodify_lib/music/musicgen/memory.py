@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from melodify_lib.errors import ModelError
+from melodify_lib.errors import OutOfMemoryError
 
 _CGROUP = Path("/sys/fs/cgroup")
 
@@ -23,10 +23,10 @@ def available() -> int:
 
 
 def require(needed: int, what: str, free: int | None = None) -> None:
-    """Raise `ModelError` when there are not so many bytes for `what`; `free` is `available()` if None."""
+    """Raise `OutOfMemoryError` when there are not so many bytes for `what`; `free` is `available()` if None."""
     free = available() if free is None else free
     if needed > free:
-        raise ModelError(
+        raise OutOfMemoryError(
             f"{what}: {needed / 1e9:.1f} GB of memory are needed and {free / 1e9:.1f} GB are free; make fewer songs at "
             "once (MELODIFY_SONGS), shorter ones, or take a smaller checkpoint or precision"
         )

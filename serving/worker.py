@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from gunicorn.workers.gthread import ThreadWorker
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from serving.service import Service
 
 MARGIN_S = 3
@@ -38,6 +40,17 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             super().run()
         finally:  # SIGINT and SIGQUIT, or the master is gone
             self.service.close()
+
+    def finish_request(self, conn: Any, fs: Future[Any]) -> None:
+        """gunicorn waits up to 2 s for a client to close its side, on the thread that accepts; not so here."""
+        if not fs.cancelled() and fs.exception() is None and fs.result():  # the connection stays open
+            super().finish_request(conn, fs)
+            return
+        self.nr_conns -= 1
+        try:
+            self.tpool.submit(conn.close, graceful=True)
+        except RuntimeError:  # no more threads: the worker ends
+            conn.close()
 
     def handle_exit(self, *_: Any) -> None:
         """SIGTERM. A signal handler takes no locks: the main loop goes on from here."""

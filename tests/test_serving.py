@@ -529,3 +529,15 @@ def test_a_process_whose_songs_all_fail_makes_room_for_another(untrained: dict[s
     said = [line["message"] for line in running.log()]
     assert any("EnCodec gives no numbers" in message for message in said)
     assert any("another process takes over" in message for message in said)
+
+
+def test_clients_that_do_not_close_their_side_hold_nobody_up(musicgen: Server) -> None:
+    body = {"instances": []}
+    connections = [musicgen.open(body) for _ in range(12)]
+    for connection in connections:
+        connection.recv(1)  # it is answered, and waits for us to close
+    started = time.monotonic()
+    assert musicgen.health() == 200
+    assert time.monotonic() - started < 1
+    for connection in connections:
+        connection.close()

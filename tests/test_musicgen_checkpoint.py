@@ -474,6 +474,11 @@ def test_the_licence_of_the_models_card_is_on_the_track(folder: Path) -> None:
         (folder / "README.md").write_text(f"---\n{matter}\n---\n")
         with closing(stages.musician(Settings(musician="musicgen", checkpoint=str(folder)))) as musician:  # type: ignore[type-var]
             assert (musician.licence, musician.permitted_use) == (licence, "non-commercial")  # type: ignore[attr-defined]
+    for text in ("# A model\n", "", "---\nlicense: [\n---\n"):
+        (folder / "README.md").write_text(text)
+        assert find(folder).licence == "unknown"
+    (folder / "README.md").write_bytes(b"---\nlicense: \xff\n---\n")
+    assert find(folder).licence == "unknown"
     assert Checkpoint("facebook/musicgen-small", folder).licence == "CC-BY-NC-4.0"
 
 

@@ -140,7 +140,7 @@ class Checkpoint:
         """Under which the checkpoint's music may be used, as its model card says; ``unknown`` where none does."""
         if self.name.startswith("facebook/"):
             return "CC-BY-NC-4.0"
-        with suppress(OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError):
+        with suppress(OSError, ValueError, yaml.YAMLError, AttributeError):  # none, or one without such a head
             _, matter, _ = (self.folder / _CARD).read_text(encoding="utf-8").split("---", 2)
             named = yaml.safe_load(matter).get("license")
             licences = [named] if isinstance(named, str) else named if isinstance(named, list) else []

@@ -344,13 +344,12 @@ class Track:
     def put(self, store: Store, prefix: str = "") -> str:
         """Store the files and ``card.json`` under `prefix`; return the card's address.
 
-        An older card goes first and the new one comes last: where there is a card, the files that it
-        names are whole.
+        Where there is a card, the files that it names are whole.
         """
-        store.delete(f"{prefix}card.json")
-        for name, data in self.files.items():
-            store.put(f"{prefix}{name}", data)
-        return store.put(f"{prefix}card.json", self.card.to_json().encode())
+        from melodify_lib.store import put_all
+
+        put_all(store, prefix, {**self.files, "card.json": self.card.to_json().encode()})
+        return store.address(f"{prefix}card.json")
 
 
 def sha256(data: bytes) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -35,6 +36,10 @@ class Store(Protocol):
         """Remove `name`; nothing happens when it is not there."""
         ...
 
+    def address(self, name: str) -> str:
+        """What `put` returns for `name`, whether or not it is there."""
+        ...
+
     def link(self, name: str) -> str:
         """An address that a browser can open. Raises `StoreError` when `name` is not there."""
         ...
@@ -44,6 +49,16 @@ def check_name(name: str) -> None:
     """Raise `StoreError` for what cannot be the name of an object."""
     if not _NAME.fullmatch(name):
         raise StoreError(f"object name {name!r} is not allowed: use letters, digits and _.@=+- between '/'")
+
+
+def put_all(store: Store, prefix: str, files: Mapping[str, bytes]) -> None:
+    """Store `files` under `prefix`, in order. The last one vouches for the others: where it is, they are whole.
+
+    So an older one of its name goes first, and the new one comes last.
+    """
+    store.delete(prefix + list(files)[-1])
+    for name, data in files.items():
+        store.put(prefix + name, data)
 
 
 class FolderStore:
@@ -67,7 +82,7 @@ class FolderStore:
                 aside.unlink(missing_ok=True)
         except OSError as error:
             raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
-        return str(path)
+        return self.address(name)
 
     def get(self, name: str) -> bytes:
         path = self._path(name)
@@ -87,6 +102,9 @@ class FolderStore:
             path.unlink(missing_ok=True)
         except OSError as error:
             raise StoreError(f"cannot delete {path}: {error.strerror or error}") from error
+
+    def address(self, name: str) -> str:
+        return str(self._path(name))
 
     def link(self, name: str) -> str:
         path = self._path(name)

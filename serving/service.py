@@ -26,12 +26,12 @@ from melodify_lib.music.measure import measure
 from melodify_lib.music.musicgen import MusicGen
 from melodify_lib.music.musicgen.engine import Song
 from melodify_lib.nouns import Measures, MusicDescription, sha256
-from melodify_lib.store import FolderStore, Store
+from melodify_lib.store import FolderStore, Store, put_all
 from serving.apart import Performance
 from serving.messages import PromptCard, Refusal, Wanted, read_request
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from melodify_lib.music.musicgen.engine import Floats
     from melodify_lib.settings import Settings
@@ -239,20 +239,23 @@ class Service:
                 return None
         except (StoreError, ValueError, LookupError, TypeError, AttributeError):
             return None
-        address = self._store.put(prefix + CARD, card)
-        return _prediction(prefix, {file: address.removesuffix(CARD) + file for file in (*hashes, CARD)}, card)
+        return self._prediction(prefix, (*hashes, CARD), card)
 
     def _put(self, prefix: str, files: dict[str, bytes]) -> dict[str, Any]:
-        """The card goes first and comes last, as in `Track.put`; what could not be stored whole is taken away."""
+        """What cannot be stored whole is taken away."""
         try:
-            self._store.delete(prefix + CARD)
-            addresses = {file: self._store.put(prefix + file, data) for file, data in files.items()}
+            put_all(self._store, prefix, files)
         except StoreError:
             for file in files:
                 with suppress(StoreError):
                     self._store.delete(prefix + file)
             raise
-        return _prediction(prefix, addresses, files[CARD])
+        return self._prediction(prefix, files, files[CARD])
+
+    def _prediction(self, prefix: str, files: Iterable[str], card: bytes) -> dict[str, Any]:
+        duration = json.loads(card)["measured"]["duration_s"]
+        addresses = {_KINDS[file]: self._store.address(prefix + file) for file in files}
+        return {"name": prefix.removesuffix("/"), "duration_s": duration, **addresses}
 
 
 def _play(job: Job, musician: stages.Musician) -> dict[str, bytes]:
@@ -287,12 +290,6 @@ def _prompt_files(audio: Floats, song: Wanted, musician: MusicGen) -> dict[str, 
         files={"track.wav": sha256(wave)},
     )
     return {"track.wav": wave, CARD: (card.model_dump_json(indent=2) + "\n").encode()}
-
-
-def _prediction(prefix: str, addresses: dict[str, str], card: bytes) -> dict[str, Any]:
-    duration = json.loads(card)["measured"]["duration_s"]
-    files = {_KINDS[file]: address for file, address in addresses.items()}
-    return {"name": prefix.removesuffix("/"), "duration_s": duration, **files}
 
 
 def _raise_refusal(future: Future[dict[str, Any]]) -> None:

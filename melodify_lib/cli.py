@@ -244,7 +244,7 @@ def serve(
     from importlib.util import find_spec
 
     from melodify_lib.settings import Settings
-    from serving import COMMAND
+    from serving import command
 
     if not all(find_spec(name) for name in ("flask", "gunicorn", "prometheus_client")):
         raise MissingDependencyError("serving needs an extra: pip install 'melodify[serving]'")
@@ -254,10 +254,10 @@ def serve(
             f"{threads} threads are too few: {settings.songs} songs play and {settings.waiting} wait, each with a "
             "request; give more, or lower MELODIFY_SONGS or MELODIFY_WAITING"
         )
-    command = [sys.executable, *COMMAND[1:], "--bind", f"{host}:{port}"]
+    started = command(host, port)
     if threads is not None:
-        command += ["--threads", str(threads)]
-    os.execve(command[0], command, {**os.environ, "MELODIFY_MUSICIAN": settings.musician})  # noqa: S606, no shell
+        started += ["--threads", str(threads)]
+    os.execve(started[0], started, {**os.environ, "MELODIFY_MUSICIAN": settings.musician})  # noqa: S606, no shell
 
 
 @app.command()

@@ -5,5 +5,12 @@ process with the musician and a thread for each request (`config`, `worker`). It
 custom containers, and is the same thing on a laptop: ``melodify serve``.
 """
 
+import sys
+
 COMMAND = ("python", "-m", "gunicorn", "--config", "python:serving.config")
-"""What the image runs, and `melodify serve`."""
+"""What the image runs."""
+
+
+def command(host: str, port: int) -> list[str]:
+    """The same under this interpreter, at another address."""
+    return [sys.executable, *COMMAND[1:], "--bind", f"{host}:{port}"]

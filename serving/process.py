@@ -6,7 +6,6 @@ import json
 import os
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ from pydantic import SecretStr
 
 from melodify_lib.errors import ModelError
 from melodify_lib.settings import Settings
-from serving import COMMAND
+from serving import command
 
 
 @dataclass(frozen=True)
@@ -63,8 +62,7 @@ def running(settings: Settings) -> Iterator[Running]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("MELODIFY_", "AIP_"))}
     environment |= {"AIP_HTTP_PORT": str(port), **_variables(settings)}
     with tempfile.TemporaryDirectory() as folder, Path(folder, "log").open("wb") as log:
-        command = [sys.executable, *COMMAND[1:], "--bind", f"127.0.0.1:{port}"]
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)  # noqa: S603, our own command
+        process = subprocess.Popen(command("127.0.0.1", port), env=environment, stdout=log, stderr=log)  # noqa: S603
         try:
             while not _is_ready(port):
                 if process.poll() is not None:

@@ -24,10 +24,10 @@ TRUE_PEAK_DBTP = -1.0
 SECONDS_MIN, SECONDS_MAX = 4.0, 300.0
 
 
-def check_request(seconds: float, seed: int) -> None:
+def check_request(seconds: float, seed: int, shortest: float = SECONDS_MIN) -> None:
     """Raise `InputError` for a duration or a seed that no musician can use."""
-    if not SECONDS_MIN <= seconds <= SECONDS_MAX:
-        raise InputError(f"seconds must be between {SECONDS_MIN:g} and {SECONDS_MAX:g}; got {seconds:g}")
+    if not shortest <= seconds <= SECONDS_MAX:
+        raise InputError(f"seconds must be between {shortest:g} and {SECONDS_MAX:g}; got {seconds:g}")
     if not 0 <= seed < 2**63:
         raise InputError(f"the seed must be a whole number from 0 to 2**63 - 1; got {seed}")
 

@@ -85,9 +85,10 @@ class MusicGen:
 
         In ``int8``, the same arguments give the same bytes, whoever else is playing.
         """
-        prompt = description.to_prompt()
-        self.check(prompt, seconds, seed)
-        return self.finish(self.start(prompt, seconds, seed).result(), description, seconds, seed)
+        from melodify_lib.music.finish import check_request
+
+        check_request(seconds, seed)
+        return self.finish(self.start(description.to_prompt(), seconds, seed).result(), description, seconds, seed)
 
     def close(self) -> None:
         """Stop the engine; songs that are not done are cancelled."""

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 import numpy as np
 
 from melodify_lib.errors import BusyError, InputError, ModelError
+from melodify_lib.music.finish import check_request
 from melodify_lib.music.musicgen.codec import PIECE_FRAMES, CodecBackend, CodecStream
 from melodify_lib.music.musicgen.pattern import TO_SAMPLE, delayed, undelayed
 from melodify_lib.music.musicgen.sampling import Sampling, choose, guided
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float32]
     Codes = npt.NDArray[np.int64]
 
-SECONDS_MIN, SECONDS_MAX = 1.0, 300.0
+SECONDS_MIN = 1.0
 WINDOW_SECONDS = 30.0
 """What MusicGen was trained on; a longer song is made in windows of so much."""
 CONTEXT_SECONDS = 10.0
@@ -237,10 +238,7 @@ class Engine:
             raise InputError(
                 f"seconds must be a number and the seed a whole one; got {request.seconds!r} and {request.seed!r}"
             ) from None
-        if not SECONDS_MIN <= seconds <= SECONDS_MAX:
-            raise InputError(f"seconds must be between {SECONDS_MIN:g} and {SECONDS_MAX:g}; got {seconds:g}")
-        if not 0 <= seed < 2**63:
-            raise InputError(f"the seed must be a whole number from 0 to 2**63 - 1; got {seed}")
+        check_request(seconds, seed, SECONDS_MIN)
         given = None
         if request.given is not None:
             given, frames = np.array(request.given), round(seconds * self.shape.frame_rate)

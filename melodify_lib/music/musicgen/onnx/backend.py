@@ -36,8 +36,8 @@ class OnnxBackend:
 
     prefill_piece = PREFILL_PIECE
 
-    def __init__(self, folder: Path, *, threads: int | None = None) -> None:
-        """`threads` is the number of cores if None. Raises `ModelError` for files that cannot be loaded."""
+    def __init__(self, folder: Path) -> None:
+        """Raises `ModelError` for files that cannot be loaded."""
         import onnxruntime
 
         try:
@@ -51,19 +51,18 @@ class OnnxBackend:
         self._tokenizer = Tokenizer(folder)
         require(sum(path.stat().st_size for path in folder.glob("*.data")), f"the weights in {folder}")
         self._ort = onnxruntime
-        threads = threads or len(os.sched_getaffinity(0))
         # Spinning threads take a third off a step of one song, as a step is 300 short operators; in EnCodec
         # and T5 they only get in the way of the decoder's.
-        self._decoder = self._session(folder / "decoder.onnx", threads, spin=True)
-        self._text = self._session(folder / "text.onnx", threads, spin=False)
-        self._features = self._session(folder / "features.onnx", threads, spin=False)
-        self._samples = self._session(folder / "samples.onnx", threads, spin=False)
+        self._decoder = self._session(folder / "decoder.onnx", spin=True)
+        self._text = self._session(folder / "text.onnx", spin=False)
+        self._features = self._session(folder / "features.onnx", spin=False)
+        self._samples = self._session(folder / "samples.onnx", spin=False)
         self._caches = _Caches(self.shape, np.float32 if self.scales is None else np.int8)
         self._bindings: dict[int, _Binding] = {}
 
-    def _session(self, path: Path, threads: int, *, spin: bool) -> Any:
+    def _session(self, path: Path, *, spin: bool) -> Any:
         options = self._ort.SessionOptions()
-        options.intra_op_num_threads = threads
+        options.intra_op_num_threads = len(os.sched_getaffinity(0))
         options.log_severity_level = 3
         options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spin)))
         try:

@@ -90,7 +90,9 @@ def prepare(checkpoint: Checkpoint, *, on_progress: Callable[[str], None] = lamb
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
             for card in home.glob(f"onnx-*/{CARD}"):
-                if card.parent != folder and _files(card) != stamp["files"]:  # made of weights that are gone
+                if (
+                    card.parent != folder and _stamp(card).get("files") != stamp["files"]
+                ):  # made of weights that are gone
                     shutil.rmtree(card.parent, ignore_errors=True)
     except OSError as error:
         raise ModelError(f"{home} cannot be written: {error}") from None
@@ -101,16 +103,16 @@ def _made(homes: list[Path], stamp: dict[str, Any]) -> Path | None:
     """The folder that was made by this recipe of these very files."""
     for home in homes:
         for card in home.glob(f"onnx-*/{CARD}"):
-            with suppress(OSError, ValueError, KeyError, TypeError):
-                if json.loads(card.read_bytes())["stamp"] == stamp:
-                    return card.parent
+            if _stamp(card) == stamp:
+                return card.parent
     return None
 
 
-def _files(card: Path) -> Any:
+def _stamp(card: Path) -> dict[str, Any]:
+    """What a card says that it was made of; nothing where it cannot be read."""
     with suppress(OSError, ValueError, KeyError, TypeError):
-        return json.loads(card.read_bytes())["stamp"]["files"]
-    return None
+        return dict(json.loads(card.read_bytes())["stamp"])
+    return {}
 
 
 def _is_writable(home: Path) -> bool:

@@ -36,7 +36,7 @@ def main() -> None:
     composer = Composer()
     composer.compose(picture, seconds=30)
     warm = [_seconds(lambda seed=seed: composer.compose(picture, seconds=30, seed=seed)) for seed in range(rounds)]
-    print(f"{_processor()}, {os.cpu_count()} processors, Python {platform.python_version()}; median of {rounds}\n")
+    print(f"{processor()}, {os.cpu_count()} processors, Python {platform.python_version()}; median of {rounds}\n")
     print("| what | measured | bar |\n| --- | --- | --- |")
     for what, values, bar in [
         ("`melodify compose photo.jpg --seconds 30`, whole process", process, "8 s"),
@@ -65,7 +65,7 @@ def _seconds(call: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def _processor() -> str:
+def processor() -> str:
     for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []:
         if line.startswith("model name"):
             return line.partition(":")[2].strip()

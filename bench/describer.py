@@ -22,7 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from compose import _processor
+from compose import processor
 
 from melodify_lib.dataset import Example, read
 from melodify_lib.describe import heads as kernel_heads
@@ -44,7 +44,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--costs", action="store_true", help="only what it costs")
     only_costs = parser.parse_args().costs
-    print(f"{_processor()}, {os.cpu_count()} processors, Python {platform.python_version()}\n")
+    print(f"{processor()}, {os.cpu_count()} processors, Python {platform.python_version()}\n")
     costs()
     if not only_costs:
         print()

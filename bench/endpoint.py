@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from compose import _processor
+from compose import processor
 
 from melodify_lib import Settings
 from serving.process import Running, running
@@ -55,7 +55,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as store, running(_settings(options.checkpoint, at_once, store)) as server:
             _song(server, options.seconds, 0)  # what is done once: caches grow, files are read
             levels += [_load(server, at_once, callers, options.each, options.seconds) for callers in CALLERS]
-    machine = f"{_processor()}, {os.cpu_count()} processors, Python {platform.python_version()}"
+    machine = f"{processor()}, {os.cpu_count()} processors, Python {platform.python_version()}"
     who = options.checkpoint.name if options.checkpoint else "arranger"
     print(f"{machine}; {who}, songs of {options.seconds:g} s, {options.each} a caller\n")
     print("| callers | songs a minute | p50 | p95 | one at a time | p50 | p95 | ratio |")

@@ -248,7 +248,7 @@ def whole_songs(folders: Folders, plan: Plan, samples: list[Sample]) -> Figures:
 
 
 def machine() -> dict[str, Any]:
-    from compose import _processor
+    from compose import processor
 
     packages = ("torch", "transformers", "onnxruntime", "openvino", "nncf", "numpy")
     versions = {}
@@ -257,7 +257,7 @@ def machine() -> dict[str, Any]:
             versions[package] = version(package)
         except PackageNotFoundError:
             continue
-    return {"processor": _processor(), "processors": processors(), "python": platform.python_version(), **versions}
+    return {"processor": processor(), "processors": processors(), "python": platform.python_version(), **versions}
 
 
 def say(what: str) -> None:
@@ -367,8 +367,8 @@ BARS = (
     Bar("peak memory of preparing it", lambda figures: figures["prepare"]["peak"], 6000, "{:.0f} MB", at_most=True),
 )
 NOTE = (
-    "Of the ratios against transformers, half is the reference's own weak float32 matrix product on some processors: "
-    "see the row of ONNX Runtime in float32, {:.1f} × transformers here."
+    "The ratios against transformers have its own weak float32 matrix product on some processors in them: "
+    "our graph in float32 under ONNX Runtime is {:.1f} × transformers here."
 )
 
 

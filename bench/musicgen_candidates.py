@@ -448,7 +448,7 @@ class Maker:
         from musicgen_openvino import export
 
         self._folders.openvino.mkdir()
-        export(self._folders.checkpoint, self._folders.openvino)
+        export(load_transformers(self._folders.checkpoint), self._folders.openvino)
 
 
 class _Timed:

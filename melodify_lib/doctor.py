@@ -42,7 +42,7 @@ def examine(settings: Settings | None = None) -> list[Finding]:
         Finding(True, "profile", settings.profile),
         *(_stage(name, build, settings) for name, build in _BUILDERS.items()),
         Finding(True, "torch", _torch()),
-        _store(settings.store),
+        *([] if settings.store.startswith("gs://") else [_store(Path(settings.store))]),
         *(_extra(name, modules) for name, modules in _EXTRAS.items()),
     ]
 

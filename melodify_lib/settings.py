@@ -9,19 +9,30 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from melodify_lib.errors import SettingsError
 from melodify_lib.nouns import first_problem
 
 PROFILES: dict[str, dict[str, Any]] = {
-    "local": {"captioner": "local", "describer": "local", "musician": "arranger", "tuner": "local"},
-    "gcp": {"captioner": "local", "describer": "gemini", "musician": "arranger", "tuner": "vertex", "allow_paid": True},
+    "local": {"captioner": "local", "describer": "local", "musician": "arranger", "tuner": "local", "runner": "local"},
+    "gcp": {
+        "captioner": "openai",
+        "describer": "gemini",
+        "musician": "arranger",
+        "tuner": "vertex",
+        "runner": "vertex",
+        "allow_paid": True,
+    },
 }
-"""What each profile chooses where nothing else is said. ``local`` needs no account and pays nobody."""
+"""What each profile chooses where nothing else is said. ``local`` needs no account and pays nobody.
+
+In ``gcp`` the store is the bucket, and the arranger still plays, as an endpoint costs money by the hour: deploy one
+and name it (MELODIFY_MUSICIAN=endpoint, MELODIFY_ENDPOINT).
+"""
 
 
 class Settings(BaseSettings):
@@ -33,7 +44,9 @@ class Settings(BaseSettings):
     captioner: str = Field("", description="image → caption")
     describer: str = Field("", description="caption → music description")
     musician: str = Field("", description="music description → audio")
-    store: Path = Field(Path("runs/store"), description="folder for songs, cards and pipeline artifacts")
+    store: Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, Path) else value)] = Field(
+        "runs/store", description="folder or gs:// address for songs, cards and pipeline artifacts"
+    )
     describer_model: Path | None = Field(None, description="folder of a tuned describer; the shipped one if unset")
     soundfont: Path | None = Field(None, description="SoundFont (.sf2) of the arranger; the one from pip if unset")
 
@@ -48,12 +61,19 @@ class Settings(BaseSettings):
     grace: int = Field(30, ge=5, le=3600, description="serving: seconds between SIGTERM and the end")
 
     tuner: str = Field("", description="who tunes the describer")
+    runner: str = Field("", description="where pipelines run: local or vertex")
+    describer_fallback: str = Field("", description="who describes where the describer fails; nobody if unset")
     allow_paid: bool = Field(False, description="whether a client that costs money may be built")
     project: str = Field("", description="Google Cloud project")
     location: str = Field("us-central1", description="Google Cloud region")
     bucket: str = Field("", description="Cloud Storage bucket for datasets and songs, without gs://")
     gemini_model: str = Field("gemini-3.5-flash-lite", description="Gemini that is tuned, and that teaches")
-    openai_model: str = Field("gpt-5-mini", description="OpenAI model that teaches")
+    openai_model: str = Field("gpt-5-mini", description="OpenAI model that captions and teaches")
+    lyria_model: str = Field("lyria-002", description="Lyria that plays")
+    endpoint: str = Field("", description="number or name of the Vertex AI endpoint that plays")
+    image: str = Field("", description="container image of the pipeline's components and of the endpoint")
+    service_account: str = Field("", description="e-mail of the service account that jobs, servers and links act as")
+    keep_days: int = Field(30, ge=1, le=3650, description="days after which what was created may be cleaned away")
     prices: Path | None = Field(None, description="price table for estimates and budgets; the shipped one if unset")
     openai_api_key: SecretStr | None = Field(None, description="key of OpenAI; OPENAI_API_KEY if unset")
     access_token: SecretStr | None = Field(
@@ -62,6 +82,7 @@ class Settings(BaseSettings):
     openai_base_url: str | None = Field(None, description="address of OpenAI's API, if not the public one")
     vertex_base_url: str | None = Field(None, description="address of Vertex AI, if not the region's own")
     gcs_base_url: str | None = Field(None, description="address of Cloud Storage, if not the public one")
+    iam_base_url: str | None = Field(None, description="address of IAM Credentials, if not the public one")
 
     @model_validator(mode="before")
     @classmethod
@@ -70,6 +91,8 @@ class Settings(BaseSettings):
         if name not in PROFILES:
             raise ValueError(f"no profile {name!r}; choose one of: {', '.join(PROFILES)}")
         chosen = {field: value for field, value in values.items() if value not in ("", None)}
+        if name == "gcp" and "bucket" in chosen:
+            chosen = {"store": f"gs://{chosen['bucket']}", **chosen}
         return {**PROFILES[name], **chosen}
 
     @classmethod

@@ -10,9 +10,12 @@ import re
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from melodify_lib.errors import StoreError
+
+if TYPE_CHECKING:
+    from melodify_lib.settings import Settings
 
 _NAME = re.compile(r"(?!.*(?:^|/)\.)[\w.@=+-]+(?:/[\w.@=+-]+)*")
 
@@ -59,6 +62,15 @@ def put_all(store: Store, prefix: str, files: Mapping[str, bytes]) -> None:
     store.delete(prefix + list(files)[-1])
     for name, data in files.items():
         store.put(prefix + name, data)
+
+
+def open_store(settings: Settings) -> Store:
+    """The store that the settings name: a folder, or a bucket (gs://…)."""
+    if settings.store.startswith("gs://"):
+        from melodify_lib.cloud.store import GcsStore
+
+        return GcsStore(settings)
+    return FolderStore(settings.store)
 
 
 class FolderStore:

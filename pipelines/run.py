@@ -56,7 +56,7 @@ def arguments(
         "soundfont": str(settings.soundfont.resolve()) if settings.soundfont else "",
         "seconds": float(seconds),
         "seed": seed,
-        "store": str(settings.store.resolve()),
+        "store": str(Path(settings.store).resolve()),
     }
 
 
@@ -78,7 +78,7 @@ def _run(parameters: dict[str, Any], settings: Settings, caching: bool) -> Run:
     """Artifacts, log and cache go under ``pipeline/`` in the store's folder."""
     from kfp import local
 
-    root = settings.store.resolve() / "pipeline"
+    root = Path(settings.store).resolve() / "pipeline"
     folder = root / f"run-{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
     folder.mkdir(parents=True)
     pipeline = music_pipeline()

@@ -26,7 +26,7 @@ from melodify_lib.music.measure import measure
 from melodify_lib.music.musicgen import MusicGen
 from melodify_lib.music.musicgen.engine import Song
 from melodify_lib.nouns import Measures, MusicDescription, sha256
-from melodify_lib.store import FolderStore, Store, put_all
+from melodify_lib.store import Store, open_store, put_all
 from serving.apart import Performance
 from serving.messages import PromptCard, Refusal, Wanted, read_request
 
@@ -81,7 +81,7 @@ class Service:
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self._settings, self._metrics = settings, metrics
-        self._store: Store = FolderStore(settings.store)
+        self._store: Store = open_store(settings)
         self._musician: stages.Musician | None = None
         self._pool: ThreadPoolExecutor
         self._capacity = settings.songs + settings.waiting

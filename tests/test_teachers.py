@@ -23,7 +23,7 @@ from emulators.pupil import SOURCE, Pupil
 from emulators.server import DROP, HANG, Fault, Reply, Request
 from emulators.vertex import VertexEmulator, blocked, stopped
 from melodify_lib import dataset
-from melodify_lib.cloud import clients
+from melodify_lib.cloud import clients, retry
 from melodify_lib.dataset import synthesize, tables, teachers
 from melodify_lib.dataset.teachers import Estimate, journal, paid, prompt
 from melodify_lib.dataset.teachers.journal import JOURNAL_FILE, Answered, open_journal
@@ -276,13 +276,13 @@ def test_a_busy_service_is_asked_again_when_it_says(
 def test_a_pause_that_nobody_names_grows_by_chance(
     openai: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(paid, "FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr(retry, "FIRST_PAUSE_S", 0.001)
     openai.emulator.fault = once(Reply(openai.emulator.error(500, "oops"), 500), 3)
     assert all(openai.teach(tmp_path).examples)
 
 
 def test_lost_requests_count_at_their_most(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(paid, "FIRST_PAUSE_S", 0.0)
+    monkeypatch.setattr(retry, "FIRST_PAUSE_S", 0.0)
     world.emulator.fault = once(DROP, 5)
     taught = world.teach(tmp_path)
     written = records(tmp_path)
@@ -297,7 +297,7 @@ def test_lost_requests_count_at_their_most(world: World, tmp_path: Path, monkeyp
 def test_an_answer_that_is_no_json_at_all_is_lost_too(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(paid, "FIRST_PAUSE_S", 0.0)
+    monkeypatch.setattr(retry, "FIRST_PAUSE_S", 0.0)
     world.emulator.fault = once(Reply(b"<html>a proxy says hello</html>"), 3)
     assert all(world.teach(tmp_path).examples)
     assert sum("asked" in one for one in records(tmp_path)) == 40 + 3
@@ -305,7 +305,7 @@ def test_an_answer_that_is_no_json_at_all_is_lost_too(
 
 def test_a_request_that_hangs_is_given_up(openai: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clients, "TIMEOUT_S", 0.2)
-    monkeypatch.setattr(paid, "FIRST_PAUSE_S", 0.0)
+    monkeypatch.setattr(retry, "FIRST_PAUSE_S", 0.0)
     openai.emulator.fault = once(HANG, 2)
     assert all(openai.teach(tmp_path).examples)
 
@@ -498,7 +498,7 @@ def test_what_nearly_repeats_another_is_asked_again_by_the_same_teacher(world: W
 
 
 def test_what_was_never_sent_is_not_booked(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(paid, "FIRST_PAUSE_S", 0.0)
+    monkeypatch.setattr(retry, "FIRST_PAUSE_S", 0.0)
     nowhere = "http://127.0.0.1:9"
     with pytest.raises(CloudError, match="did not answer"):
         world.teach(tmp_path, settings=world.settings(openai_base_url=nowhere, vertex_base_url=nowhere))
@@ -526,7 +526,7 @@ def _shapes(teacher: str) -> list[Any]:
 
 
 def test_answers_of_another_form_are_asked_again(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(paid, "FIRST_PAUSE_S", 0.0)
+    monkeypatch.setattr(retry, "FIRST_PAUSE_S", 0.0)
     shapes = iter(_shapes(world.teacher))
     lock = threading.Lock()
 
@@ -581,7 +581,7 @@ def test_a_journal_cannot_give_money_back(tmp_path: Path) -> None:
 def test_a_pause_that_is_none_is_passed_over(
     world: World, pause: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(paid, "FIRST_PAUSE_S", 0.0)
+    monkeypatch.setattr(retry, "FIRST_PAUSE_S", 0.0)
     busy = Reply(world.emulator.error(429, "busy"), 429, {"Retry-After": pause})
     world.emulator.fault = once(busy, 2)
     assert all(world.teach(tmp_path, 8).examples)
@@ -589,7 +589,7 @@ def test_a_pause_that_is_none_is_passed_over(
 
 def test_an_answer_that_trickles_is_given_up(openai: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clients, "TIMEOUT_S", 0.3)
-    monkeypatch.setattr(paid, "FIRST_PAUSE_S", 0.0)
+    monkeypatch.setattr(retry, "FIRST_PAUSE_S", 0.0)
 
     async def trickle(*_: Any) -> None:
         while True:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from json import JSONDecodeError
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
     from melodify_lib.settings import Settings
+
+Client = TypeVar("Client")
 
 TIMEOUT_S = 60.0
 """How long one request may take."""
@@ -91,6 +93,26 @@ def storage_client(settings: Settings) -> storage.Client:
     return storage.Client(project=project, credentials=_credentials(settings), client_options=options)
 
 
+def vertex(settings: Settings, service: Callable[..., Client], *, address: str | None = None) -> Client:
+    """A client of one of Vertex AI's services, such as `google.cloud.aiplatform_v1.ModelServiceClient`. Over REST.
+
+    `address` is that of a dedicated endpoint. Its methods repeat nothing by themselves: see `melodify_lib.cloud.retry`.
+    Raises `PaidError`, or `SettingsError` where the project is missing.
+    """
+    _require_paid(settings, "Vertex AI")
+    _project(settings)
+    options: dict[str, Any] = {
+        "api_endpoint": address or settings.vertex_base_url or f"{settings.location}-aiplatform.googleapis.com"
+    }
+    with google_errors(settings):  # no Application Default Credentials
+        return service(credentials=_credentials(settings), transport="rest", client_options=options)
+
+
+def parent(settings: Settings) -> str:
+    """Name of the project's place, under which Vertex AI's resources are."""
+    return f"projects/{_project(settings)}/locations/{settings.location}"
+
+
 def session(settings: Settings) -> AuthorizedSession:
     """For what no client of Vertex AI can do: HTTP requests with the right to do it. Raises `PaidError`."""
     _require_paid(settings, "Vertex AI")
@@ -147,7 +169,8 @@ def google_errors(settings: Settings, service: str = "Vertex AI") -> Iterator[No
         headers = getattr(error.response, "headers", None) or {}
         raise _refusal(service, error.code, error.message, headers, settings) from None
     except GoogleAPICallError as error:
-        raise _refusal(service, int(error.code or 500), error.message, {}, settings) from None
+        headers = getattr(error.response, "headers", None) or {}
+        raise _refusal(service, int(error.code or 500), error.message, headers, settings) from None
     except (httpx.TransportError, requests.RequestException, RetryError) as error:
         raise CloudError(
             f"{service} did not answer ({type(error).__name__}); check the network",

@@ -24,15 +24,14 @@ class Plan:
     """How a tuner that is paid goes about it; the local one needs none of this.
 
     `adapter_size` is the rank of what is trained beside the model (1, 2, 4, 8, 16 or 32), `budget` in
-    dollars. What is tuned is labelled to be deleted after `keep_days`. `on_event` is told, in words,
-    what it would cost and what happens; a job is cancelled as soon as `is_cancelled` says so.
+    dollars. `on_event` is told, in words, what it would cost and what happens; a job is cancelled as soon
+    as `is_cancelled` says so.
     """
 
     epochs: int = 3
     learning_rate_multiplier: float = 1.0
     adapter_size: int = 4
     budget: float | None = None
-    keep_days: int = 30
     on_event: Callable[[str], None] = lambda text: None
     is_cancelled: Callable[[], bool] = lambda: False
 

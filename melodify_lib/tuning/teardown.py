@@ -12,11 +12,10 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from melodify_lib.cloud import clients, tuned
+from melodify_lib.cloud import clients, labels, tuned
 from melodify_lib.cloud.tuned import CARD_FILE, VertexCard, load
 from melodify_lib.errors import CloudError, ModelError
 from melodify_lib.store import FolderStore
-from melodify_lib.tuning.vertex import REQUEST_LABEL, RUN_LABEL
 
 if TYPE_CHECKING:
     from google import genai
@@ -88,9 +87,9 @@ def _delete_model(card: VertexCard, rest: _Rest, settings: Settings) -> list[str
 
 def _check_job(card: VertexCard, job: dict[str, Any] | None, names: dict[str, str], settings: Settings) -> None:
     """Refuse what the service does not know as made by the card's job."""
-    labels, made = ((job or {}).get(field) for field in ("labels", "tunedModel"))
-    for label in (REQUEST_LABEL, RUN_LABEL):
-        found = labels.get(label) if isinstance(labels, dict) else None
+    found_labels, made = ((job or {}).get(field) for field in ("labels", "tunedModel"))
+    for label in (labels.REQUEST, labels.RUN):
+        found = found_labels.get(label) if isinstance(found_labels, dict) else None
         if not found or found != card.labels.get(label):
             raise ModelError(
                 f"the label {label} of {names['job']} is {found!r}, in {CARD_FILE} it is {card.labels.get(label)!r}: "

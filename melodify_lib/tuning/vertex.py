@@ -13,12 +13,11 @@ import warnings
 from collections.abc import Callable
 from contextlib import closing, redirect_stdout, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from secrets import token_hex
 from typing import TYPE_CHECKING
 
-from melodify_lib.cloud import clients
+from melodify_lib.cloud import clients, labels
 from melodify_lib.cloud.prices import BYTES_A_TOKEN, price, require_budget
 from melodify_lib.cloud.tuned import CARD_FILE, VertexCard
 from melodify_lib.dataset.checks import MAX_VALIDATION_EXAMPLES
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
 POLL_S = 20.0
 """How often a job is looked at."""
 ADAPTER_SIZES = {1: "ONE", 2: "TWO", 4: "FOUR", 8: "EIGHT", 16: "SIXTEEN", 32: "THIRTY_TWO"}
-REQUEST_LABEL, _DATASET, RUN_LABEL, _EXPIRES = (f"melodify-{what}" for what in ("request", "dataset", "run", "expires"))
+_DATASET = "melodify-dataset"
 _FOLDER = "datasets"
 _NOT_FOUND = 404
 
@@ -132,7 +131,7 @@ class VertexTuner:
     def _find(self, order: _Order) -> types.TuningJob | None:
         """The newest job of the same order that is not lost: running, or with a model that is still there."""
         for job in self.client.tunings.list(config={"page_size": 100}):
-            if (job.labels or {}).get(REQUEST_LABEL) != order.label:
+            if (job.labels or {}).get(labels.REQUEST) != order.label:
                 continue
             if job.has_succeeded and self._is_served(job):
                 self.plan.on_event(f"the same was tuned before: {job.name}")
@@ -172,10 +171,8 @@ class VertexTuner:
             # Each checkpoint would be served by an endpoint of its own.
             export_last_checkpoint_only=True,
             labels={
-                REQUEST_LABEL: order.label,
+                **labels.labels(self.settings, run=token_hex(8), request=order.label),
                 _DATASET: order.sha256[:32],
-                RUN_LABEL: token_hex(8),
-                _EXPIRES: f"{datetime.now(UTC) + timedelta(days=plan.keep_days):%Y-%m-%d}",
             },
             # Never sent again by the client: an order whose answer was lost may have been taken.
             http_options=types.HttpOptions(retry_options=types.HttpRetryOptions(attempts=1)),
@@ -204,7 +201,7 @@ class VertexTuner:
         rivals = [
             one
             for one in self.client.tunings.list(config={"page_size": 100})
-            if (one.labels or {}).get(REQUEST_LABEL) == order.label
+            if (one.labels or {}).get(labels.REQUEST) == order.label
             and (one.name == job.name or (not one.has_ended and _state(one) != "CANCELLING"))
         ]
         oldest = min(rivals, key=_age, default=job)

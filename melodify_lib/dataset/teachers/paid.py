@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from melodify_lib.cloud import clients, loop
+from melodify_lib.cloud import clients, loop, retry
 from melodify_lib.cloud.prices import BYTES_A_TOKEN, Price, require_budget
 from melodify_lib.dataset.form import Example
 from melodify_lib.dataset.tables import Tables
@@ -31,8 +31,6 @@ IN_FLIGHT = 8
 """Questions that wait for an answer at the same time."""
 MAX_OUTPUT_TOKENS = 2_000
 EXPECTED_OUTPUT_TOKENS = 400
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
-_AGAIN = (408, 409, 429)
 _MAYBE_BILLED = (None, 408, 504)  # no answer came, though the model may have written one
 _AROUND = len(prompt.INSTRUCTION.encode()) + len(str(prompt.Answer.model_json_schema()))  # bytes beside a question
 _SPARE = 1.1  # of the estimate: some answers are asked for again
@@ -185,7 +183,7 @@ class _Lesson:
 
         # Not by the clients' own retries: those would pass by the rate limit, the budget and the journal.
         async for sending in AsyncRetrying(
-            retry=retry_if_exception(_is_worth_another_try),
+            retry=retry_if_exception(retry.is_passing),
             stop=stop_after_attempt(TRIES),
             wait=_pause,
             reraise=True,
@@ -267,15 +265,5 @@ def _folded(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
-def _is_worth_another_try(error: BaseException) -> bool:
-    return isinstance(error, CloudError) and (error.status is None or error.status in _AGAIN or error.status >= 500)
-
-
 def _pause(state: RetryCallState) -> float:
-    """Seconds until the next try: what the service asks for, or longer each time and by chance."""
-    from tenacity import wait_random_exponential
-
-    error = state.outcome.exception() if state.outcome else None
-    if isinstance(error, CloudError) and error.retry_after is not None:
-        return min(error.retry_after, LONGEST_PAUSE_S)
-    return wait_random_exponential(multiplier=FIRST_PAUSE_S, max=LONGEST_PAUSE_S)(state)
+    return min(retry.pause(state), retry.LONGEST_PAUSE_S)

@@ -1,0 +1,55 @@
+"""Asking again: what is worth it, after how long a pause, and until when. One policy for every service."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+from melodify_lib.errors import CloudError
+
+if TYPE_CHECKING:
+    from tenacity import RetryCallState
+
+T = TypeVar("T")
+
+DEADLINE_S = 120.0
+"""How long a request may take with all its repetitions."""
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
+_AGAIN = (408, 409, 429)
+
+
+def is_passing(error: BaseException) -> bool:
+    """Would the same request, sent again later, perhaps be answered? Silence, 408, 409, 429 and 5xx."""
+    return isinstance(error, CloudError) and (error.status is None or error.status in _AGAIN or error.status >= 500)
+
+
+def was_not_taken(error: BaseException) -> bool:
+    """Is it certain that nothing came of the request, so that it may be sent again even where that costs money?"""
+    return isinstance(error, CloudError) and (error.is_unsent or error.status == 429)
+
+
+def pause(state: RetryCallState) -> float:
+    """Seconds until the next try: what the service asks for, or longer each time and by chance."""
+    from tenacity import wait_random_exponential
+
+    error = state.outcome.exception() if state.outcome else None
+    if isinstance(error, CloudError) and error.retry_after is not None:
+        return error.retry_after
+    return wait_random_exponential(multiplier=FIRST_PAUSE_S, max=LONGEST_PAUSE_S)(state)
+
+
+def ask(request: Callable[[], T], *, is_repeatable: bool = True, deadline: float = DEADLINE_S) -> T:
+    """What `request` returns, sent again after a pause while it raises a `CloudError` that may pass.
+
+    Where a repetition could be a second order (`is_repeatable` false), only what was certainly not taken is sent
+    again. Raises the last error when the next pause would end after `deadline` seconds.
+    """
+    from tenacity import Retrying, retry_if_exception, stop_before_delay
+
+    asking = Retrying(
+        retry=retry_if_exception(is_passing if is_repeatable else was_not_taken),
+        stop=stop_before_delay(deadline),
+        wait=pause,
+        reraise=True,
+    )
+    return asking(request)

@@ -9,10 +9,10 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help run test lab lint bench bench-musicgen dataset constraints clean
+.PHONY: help run test lab lint bench bench-musicgen dataset cloud-local notebooks-cloud constraints clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 
 run: $(READY) ## the whole flow: dataset, tuning, pipeline, a song for a picture (IMAGE=photo.jpg)
 	@$(BIN)/melodify notebooks run $(if $(IMAGE),--image "$(IMAGE)")
@@ -49,6 +49,13 @@ dataset: $(READY) ## rebuild the dataset that ships, and the describer that is t
 	@$(BIN)/melodify tune data/generate_jsonl/output/train.jsonl --out runs/tuned \
 		--validation data/generate_jsonl/output/validation.jsonl
 	@$(BIN)/melodify evaluate describer --describer-model runs/tuned --promote melodify_lib/describe/model
+
+cloud-local: $(READY) ## a cloud on this machine: OpenAI, Vertex AI and Cloud Storage for the real clients
+	@PYTHONPATH=tests $(BIN)/python -m emulators
+
+notebooks-cloud: $(READY) ## all notebooks in the gcp profile, against that cloud; nothing is paid
+	@PYTHONPATH=tests $(BIN)/python -m emulators $(BIN)/melodify notebooks run --profile gcp $(CLOUD)
+CLOUD := -p teacher=openai -p per_genre=20 -p budget=25
 
 constraints: ## resolve versions that fit pyproject.toml anew into constraints.txt (TORCH=2.13.0)
 	@set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \

@@ -304,7 +304,7 @@ def test_an_answer_that_is_no_json_at_all_is_lost_too(
 
 
 def test_a_request_that_hangs_is_given_up(openai: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clients, "TIMEOUT_S", 0.2)
+    monkeypatch.setattr(retry, "TIMEOUT_S", 0.2)
     monkeypatch.setattr(retry, "FIRST_PAUSE_S", 0.0)
     openai.emulator.fault = once(HANG, 2)
     assert all(openai.teach(tmp_path).examples)
@@ -588,7 +588,7 @@ def test_a_pause_that_is_none_is_passed_over(
 
 
 def test_an_answer_that_trickles_is_given_up(openai: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clients, "TIMEOUT_S", 0.3)
+    monkeypatch.setattr(retry, "TIMEOUT_S", 0.3)
     monkeypatch.setattr(retry, "FIRST_PAUSE_S", 0.0)
 
     async def trickle(*_: Any) -> None:

@@ -21,7 +21,7 @@ from emulators import gcs
 from emulators.server import DROP, Reply, Request
 from emulators.vertex import VertexEmulator, blocked, stopped
 from melodify_lib import cli, stages
-from melodify_lib.cloud import clients, tuned
+from melodify_lib.cloud import retry, tuned
 from melodify_lib.dataset import SYSTEM_INSTRUCTION, read
 from melodify_lib.describe.gemini import GeminiDescriber
 from melodify_lib.errors import (
@@ -57,7 +57,7 @@ def bucket() -> Iterator[str]:
 def cloud(bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[VertexEmulator]:
     monkeypatch.setattr(vertex, "POLL_S", 0.02)
     monkeypatch.setattr(teardown, "POLL_S", 0.02)
-    monkeypatch.setattr(clients, "RETRIES", 0)
+    monkeypatch.setattr(retry, "DEADLINE_S", 0)
     with VertexEmulator(lambda text: MUSIC, TOKEN, bucket) as emulator:
         yield emulator
     with closing(gcs.client(bucket)) as storage:
@@ -246,7 +246,7 @@ def test_an_order_whose_answer_was_lost_is_not_given_twice(
 ) -> None:
     created = cloud.create_job
     answers = iter([Reply(cloud.error(503, "try again"), 503)])
-    monkeypatch.setattr(clients, "RETRIES", 3)
+    monkeypatch.setattr(retry, "DEADLINE_S", 60)
 
     def lossy(request: Request, **names: str) -> Any:
         made = created(request, **names)

@@ -1,7 +1,8 @@
 """Clients of the services that cost money, built from settings: the only place that holds keys and addresses.
 
 A client is refused unless `Settings.allow_paid` is on. Addresses and credentials come from the
-settings alone, so the same code reaches a public service or one on this machine.
+settings alone, so the same code reaches a public service or one on this machine. None repeats a
+request by itself: that is for `melodify_lib.cloud.retry`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
 
+from melodify_lib.cloud import retry
 from melodify_lib.errors import CloudError, MissingDependencyError, PaidError, SettingsError
 
 if TYPE_CHECKING:
@@ -27,19 +29,13 @@ if TYPE_CHECKING:
     from melodify_lib.settings import Settings
 
 Client = TypeVar("Client")
+T = TypeVar("T")
 
-TIMEOUT_S = 60.0
-"""How long one request may take."""
-RETRIES = 4
-"""How often a client sends a request again after 408, 429 or 5xx, with growing pauses.
-
-OpenAI's also keeps to Retry-After; Gemini's does not know it.
-"""
 EXTRA = "the cloud needs an extra: pip install 'melodify[cloud]'"
 _KEY = re.compile(r"\b(?:sk-|ya29\.|AIza)[\w*.-]+")
 
 
-def openai(settings: Settings, *, retries: int | None = None) -> AsyncOpenAI:
+def openai(settings: Settings) -> AsyncOpenAI:
     """OpenAI's client. Raises `PaidError`, or `SettingsError` where the key is missing."""
     _require_paid(settings, f"OpenAI ({settings.openai_model})")
     try:
@@ -51,14 +47,14 @@ def openai(settings: Settings, *, retries: int | None = None) -> AsyncOpenAI:
         return AsyncOpenAI(
             api_key=key.get_secret_value() if key else None,
             base_url=settings.openai_base_url,
-            timeout=TIMEOUT_S,
-            max_retries=RETRIES if retries is None else retries,
+            timeout=retry.TIMEOUT_S,
+            max_retries=0,
         )
     except OpenAIError:
         raise SettingsError("no key for OpenAI: set OPENAI_API_KEY or MELODIFY_OPENAI_API_KEY") from None
 
 
-def gemini(settings: Settings, *, retries: int | None = None) -> genai.Client:
+def gemini(settings: Settings) -> genai.Client:
     """The client of Gemini on Vertex AI. Raises `PaidError`, or `SettingsError` where the project is missing."""
     _require_paid(settings, f"Gemini on Vertex AI ({settings.gemini_model})")
     project = _project(settings)
@@ -75,8 +71,8 @@ def gemini(settings: Settings, *, retries: int | None = None) -> genai.Client:
         http_options=types.HttpOptions(
             base_url=settings.vertex_base_url,
             api_version="v1",
-            timeout=int(TIMEOUT_S * 1000),
-            retry_options=types.HttpRetryOptions(attempts=1 + (RETRIES if retries is None else retries)),
+            timeout=int(retry.TIMEOUT_S * 1000),
+            retry_options=types.HttpRetryOptions(attempts=1),
         ),
     )
 
@@ -96,7 +92,7 @@ def storage_client(settings: Settings) -> storage.Client:
 def vertex(settings: Settings, service: Callable[..., Client], *, address: str | None = None) -> Client:
     """A client of one of Vertex AI's services, such as `google.cloud.aiplatform_v1.ModelServiceClient`. Over REST.
 
-    `address` is that of a dedicated endpoint. Its methods repeat nothing by themselves: see `melodify_lib.cloud.retry`.
+    `address` is that of a dedicated endpoint.
     Raises `PaidError`, or `SettingsError` where the project is missing.
     """
     _require_paid(settings, "Vertex AI")
@@ -178,6 +174,23 @@ def google_errors(settings: Settings, service: str = "Vertex AI") -> Iterator[No
         ) from None
     except (UnknownApiResponseError, JSONDecodeError, ValidationError) as error:
         raise CloudError(f"the answer of {service} cannot be read ({type(error).__name__})") from None
+
+
+def ask_google(
+    settings: Settings,
+    request: Callable[[], T],
+    *,
+    service: str = "Vertex AI",
+    is_repeatable: bool = True,
+    deadline: float | None = None,
+) -> T:
+    """`retry.ask` for one of Google's clients. Raises `CloudError`."""
+
+    def once() -> T:
+        with google_errors(settings, service):
+            return request()
+
+    return retry.ask(once, is_repeatable=is_repeatable, deadline=deadline)
 
 
 @contextmanager

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Future
+from contextvars import copy_context
+from threading import Thread
 from typing import TYPE_CHECKING, TypeVar
 
 from melodify_lib.errors import CloudError
@@ -12,8 +15,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+TIMEOUT_S = 60.0
+"""How long one answer may take to arrive whole."""
 DEADLINE_S = 120.0
-"""How long a request may take with all its repetitions."""
+"""How long a request may be repeated."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
 _AGAIN = (408, 409, 429)
 
@@ -38,18 +43,38 @@ def pause(state: RetryCallState) -> float:
     return wait_random_exponential(multiplier=FIRST_PAUSE_S, max=LONGEST_PAUSE_S)(state)
 
 
-def ask(request: Callable[[], T], *, is_repeatable: bool = True, deadline: float = DEADLINE_S) -> T:
+def ask(request: Callable[[], T], *, is_repeatable: bool = True, deadline: float | None = None) -> T:
     """What `request` returns, sent again after a pause while it raises a `CloudError` that may pass.
 
     Where a repetition could be a second order (`is_repeatable` false), only what was certainly not taken is sent
-    again. Raises the last error when the next pause would end after `deadline` seconds.
+    again. Each answer has `TIMEOUT_S` to arrive whole. Raises the last error when the next pause would end after
+    `deadline` seconds (`DEADLINE_S` if None).
     """
     from tenacity import Retrying, retry_if_exception, stop_before_delay
 
     asking = Retrying(
         retry=retry_if_exception(is_passing if is_repeatable else was_not_taken),
-        stop=stop_before_delay(deadline),
+        stop=stop_before_delay(DEADLINE_S if deadline is None else deadline),
         wait=pause,
         reraise=True,
     )
-    return asking(request)
+    answer: T = asking(_whole, request)
+    return answer
+
+
+def _whole(request: Callable[[], T]) -> T:
+    """What `request` returns, within a time: the clients' own limits start anew with each byte that arrives."""
+    answer: Future[T] = Future()
+    context = copy_context()
+
+    def work() -> None:
+        try:
+            answer.set_result(context.run(request))
+        except BaseException as error:
+            answer.set_exception(error)
+
+    Thread(target=work, name="request", daemon=True).start()  # is left to itself when nobody waits any more
+    try:
+        return answer.result(TIMEOUT_S)
+    except TimeoutError:
+        raise CloudError(f"no whole answer came in {TIMEOUT_S:g} s; check the network, or try again later") from None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,8 +76,8 @@ class GeminiDescriber:
         turns = [types.Content(role="user", parts=[types.Part(text=caption.text)])]
         problem = ""
         for _ in range(ATTEMPTS):
-            with clients.google_errors(self.settings):
-                response = self._client.models.generate_content(model=self._asks, contents=turns, config=config)
+            send = partial(self._client.models.generate_content, model=self._asks, contents=turns, config=config)
+            response = clients.ask_google(self.settings, send)
             problem, text = answers.problem(response), answers.text(response)
             if not problem:
                 try:

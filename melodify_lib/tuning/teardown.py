@@ -12,7 +12,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from melodify_lib.cloud import clients, labels, tuned
+from melodify_lib.cloud import clients, labels, retry, tuned
 from melodify_lib.cloud.tuned import CARD_FILE, VertexCard, load
 from melodify_lib.errors import CloudError, ModelError
 from melodify_lib.store import FolderStore
@@ -158,7 +158,7 @@ class _Rest:
 
     def _once(self, method: str, name: str, body: dict[str, str] | None = None) -> dict[str, Any] | None:
         address = f"{self.base}/v1/{name}"
-        response = self.session.request(method, address, json=body, timeout=clients.TIMEOUT_S)  # type: ignore[no-untyped-call]
+        response = self.session.request(method, address, json=body, timeout=retry.TIMEOUT_S)  # type: ignore[no-untyped-call]
         if response.status_code == 404:
             return None
         if not response.ok:

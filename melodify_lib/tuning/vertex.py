@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import closing, redirect_stdout, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from secrets import token_hex
 from typing import TYPE_CHECKING
@@ -94,9 +95,8 @@ class VertexTuner:
         started = time.perf_counter()
         order = self._order(train, validation)
         prepare(out, CARD_FILE)
-        with clients.google_errors(self.settings):
-            job = self._find(order) or self._submit(order)
-            job = self._watch(job, order, on_progress)
+        job = self._find(order) or self._submit(order)
+        job = self._watch(job, order, on_progress)
         card = self._card(job, order)
         card.save(out)
         return TuningResult(out, [], {}, _metrics(job, order), time.perf_counter() - started)
@@ -130,7 +130,7 @@ class VertexTuner:
 
     def _find(self, order: _Order) -> types.TuningJob | None:
         """The newest job of the same order that is not lost: running, or with a model that is still there."""
-        for job in self.client.tunings.list(config={"page_size": 100}):
+        for job in self._jobs():
             if (job.labels or {}).get(labels.REQUEST) != order.label:
                 continue
             if job.has_succeeded and self._is_served(job):
@@ -143,15 +143,17 @@ class VertexTuner:
 
     def _is_served(self, job: types.TuningJob) -> bool:
         """Is the job's model still there?"""
-        from google.genai.errors import APIError
-
         try:
-            self.client.models.get(model=_model(job))
-        except APIError as error:
-            if error.code == _NOT_FOUND:
+            clients.ask_google(self.settings, lambda: self.client.models.get(model=_model(job)))
+        except CloudError as error:
+            if error.status == _NOT_FOUND:
                 return False
             raise
         return True
+
+    def _jobs(self) -> list[types.TuningJob]:
+        """All tuning jobs, the newest first."""
+        return clients.ask_google(self.settings, lambda: list(self.client.tunings.list(config={"page_size": 100})))
 
     def _submit(self, order: _Order) -> types.TuningJob:
         """Upload and order the job, if the budget allows it."""
@@ -174,16 +176,18 @@ class VertexTuner:
                 **labels.labels(self.settings, run=token_hex(8), request=order.label),
                 _DATASET: order.sha256[:32],
             },
-            # Never sent again by the client: an order whose answer was lost may have been taken.
-            http_options=types.HttpOptions(retry_options=types.HttpRetryOptions(attempts=1)),
+        )
+        order_it = partial(
+            self.client.tunings.tune,
+            base_model=model,
+            training_dataset=types.TuningDataset(gcs_uri=uris[0]),
+            config=config,
         )
         try:
             with warnings.catch_warnings(), redirect_stdout(sys.stderr):  # see _look
                 warnings.simplefilter("ignore")  # "experimental", though there is no other way
-                with clients.google_errors(self.settings):
-                    job: types.TuningJob = self.client.tunings.tune(
-                        base_model=model, training_dataset=types.TuningDataset(gcs_uri=uris[0]), config=config
-                    )
+                # An order whose answer was lost may have been taken.
+                job: types.TuningJob = clients.ask_google(self.settings, order_it, is_repeatable=False)
         except CloudError as error:
             taken = self._find(order) if error.status is None or error.status >= 500 else None
             if taken is None:
@@ -200,7 +204,7 @@ class VertexTuner:
         """
         rivals = [
             one
-            for one in self.client.tunings.list(config={"page_size": 100})
+            for one in self._jobs()
             if (one.labels or {}).get(labels.REQUEST) == order.label
             and (one.name == job.name or (not one.has_ended and _state(one) != "CANCELLING"))
         ]
@@ -271,7 +275,7 @@ class VertexTuner:
     def _look(self, name: str) -> types.TuningJob:
         """The job as it is. Where IPython was imported the client prints a button; standard output is the caller's."""
         with redirect_stdout(sys.stderr):
-            job: types.TuningJob = self.client.tunings.get(name=name)
+            job: types.TuningJob = clients.ask_google(self.settings, lambda: self.client.tunings.get(name=name))
         return job
 
     def _is_too_dear(self, job: types.TuningJob, order: _Order) -> bool:
@@ -281,7 +285,7 @@ class VertexTuner:
 
     def _cancel(self, name: str) -> None:
         self.plan.on_event(f"{name}: cancelling")
-        self.client.tunings.cancel(name=name)
+        clients.ask_google(self.settings, lambda: self.client.tunings.cancel(name=name))
 
     def _card(self, job: types.TuningJob, order: _Order) -> VertexCard:
         spec = job.supervised_tuning_spec

@@ -25,7 +25,7 @@ class GeminiModel:
 
     def __init__(self, settings: Settings, of_model: Price) -> None:
         self.settings = settings
-        self.client = clients.gemini(settings, retries=0)
+        self.client = clients.gemini(settings)
         self.thinking = of_model.thinking
 
     @property
@@ -61,7 +61,7 @@ class GeminiModel:
 
     def open(self) -> None:
         """A client for one lesson: a closed one sends nothing more, and a connection is bound to its event loop."""
-        self.client = clients.gemini(self.settings, retries=0)
+        self.client = clients.gemini(self.settings)
 
     async def close(self) -> None:
         await self.client.aio.aclose()

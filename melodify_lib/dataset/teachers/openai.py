@@ -30,7 +30,7 @@ class OpenAIModel:
 
     def __init__(self, settings: Settings, of_model: Price) -> None:
         self.settings = settings
-        self.client = clients.openai(settings, retries=0)
+        self.client = clients.openai(settings)
         self.thinking = of_model.thinking
 
     @property
@@ -69,7 +69,7 @@ class OpenAIModel:
 
     def open(self) -> None:
         """A client for one lesson: a closed one sends nothing more, and a connection is bound to its event loop."""
-        self.client = clients.openai(self.settings, retries=0)
+        self.client = clients.openai(self.settings)
 
     async def close(self) -> None:
         await self.client.close()

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from melodify_lib.cloud import clients, loop, retry
+from melodify_lib.cloud import loop, retry
 from melodify_lib.cloud.prices import BYTES_A_TOKEN, Price, require_budget
 from melodify_lib.dataset.form import Example
 from melodify_lib.dataset.tables import Tables
@@ -216,10 +216,10 @@ class _Lesson:
     async def _reply(self, text: str) -> Reply:
         """The model's answer within a time: the clients' own limit starts anew with each byte that arrives."""
         try:
-            async with asyncio.timeout(clients.TIMEOUT_S):
+            async with asyncio.timeout(retry.TIMEOUT_S):
                 return await self.model.ask(prompt.INSTRUCTION, text, MAX_OUTPUT_TOKENS)
         except TimeoutError:
-            raise CloudError(f"{self.model.name} gave no whole answer in {clients.TIMEOUT_S:g} s") from None
+            raise CloudError(f"{self.model.name} gave no whole answer in {retry.TIMEOUT_S:g} s") from None
 
     async def _afford(self, key: str, attempt: int, text: str) -> None:
         """Take the money for one request at its most, or wait for others to give back what they did not need."""

@@ -23,7 +23,7 @@ from emulators.pupil import SOURCE, Pupil
 from emulators.server import DROP, HANG, Fault, Reply, Request
 from emulators.vertex import VertexEmulator, blocked, stopped
 from melodify_lib import dataset
-from melodify_lib.cloud import clients, retry
+from melodify_lib.cloud import retry
 from melodify_lib.dataset import synthesize, tables, teachers
 from melodify_lib.dataset.teachers import Estimate, journal, paid, prompt
 from melodify_lib.dataset.teachers.journal import JOURNAL_FILE, Answered, open_journal

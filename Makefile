@@ -55,7 +55,7 @@ cloud-local: $(READY) ## a cloud on this machine: OpenAI, Vertex AI and Cloud St
 
 notebooks-cloud: $(READY) ## all notebooks in the gcp profile, against that cloud; nothing is paid
 	@PYTHONPATH=tests $(BIN)/python -m emulators $(BIN)/melodify notebooks run --profile gcp $(CLOUD)
-CLOUD := -p teacher=openai -p per_genre=20 -p budget=25
+CLOUD := -p teacher=openai -p rate=6000 -p budget=25
 
 constraints: ## resolve versions that fit pyproject.toml anew into constraints.txt (TORCH=2.13.0)
 	@set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \

@@ -20,7 +20,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from melodify_lib import stages
-from melodify_lib.errors import BusyError, InputError, MelodifyError, OutOfMemoryError, StoreError
+from melodify_lib.errors import BusyError, CloudError, InputError, MelodifyError, OutOfMemoryError, StoreError
 from melodify_lib.music.finish import LOUDNESS_LUFS, TRUE_PEAK_DBTP, encode_wav, master
 from melodify_lib.music.measure import measure
 from melodify_lib.music.musicgen import MusicGen
@@ -40,7 +40,8 @@ if TYPE_CHECKING:
 POLL_S = 0.1
 FAILURES_MAX = 3
 """Songs in a row that the musician fails; then the process makes room for another, which loads it anew."""
-_NOT_THE_MUSICIAN = (CancelledError, InputError, StoreError, BusyError, OutOfMemoryError)
+_STORE = (StoreError, CloudError)
+_NOT_THE_MUSICIAN = (CancelledError, InputError, *_STORE, BusyError, OutOfMemoryError)
 CARD = "card.json"
 _KINDS = {"track.wav": "audio", "track.mid": "midi", CARD: "card"}
 
@@ -245,9 +246,9 @@ class Service:
         """What cannot be stored whole is taken away."""
         try:
             put_all(self._store, prefix, files)
-        except StoreError:
+        except _STORE:
             for file in files:
-                with suppress(StoreError):
+                with suppress(*_STORE):
                     self._store.delete(prefix + file)
             raise
         return self._prediction(prefix, files, files[CARD])
@@ -300,7 +301,7 @@ def _raise_refusal(future: Future[dict[str, Any]]) -> None:
         raise Refusal(400, str(error)) from None
     except (CancelledError, BusyError):
         raise Refusal(503, "the server is stopping and hands the request back; ask again in a while") from None
-    except StoreError as error:
+    except _STORE as error:
         log.error("a song could not be stored: %s", error)
         raise Refusal(503, "the song was made but could not be stored; ask again in a while") from None
     except OutOfMemoryError as error:

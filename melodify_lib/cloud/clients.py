@@ -140,7 +140,7 @@ def openai_errors(settings: Settings) -> Iterator[None]:
         if error.code == "insufficient_quota":  # a 429 that no waiting mends
             raise CloudError("OpenAI says that the account's quota is used up; check its plan", status=402) from None
         message = error.body.get("message") if isinstance(error.body, Mapping) else None
-        raise _refusal("OpenAI", error.status_code, message, error.response.headers, settings) from None
+        raise refusal("OpenAI", error.status_code, message, error.response.headers, settings) from None
     except (OpenAIError, JSONDecodeError) as error:
         raise CloudError(f"OpenAI's answer cannot be read ({type(error).__name__})") from None
 
@@ -163,10 +163,10 @@ def google_errors(settings: Settings, service: str = "Vertex AI") -> Iterator[No
         ) from None
     except APIError as error:
         headers = getattr(error.response, "headers", None) or {}
-        raise _refusal(service, error.code, error.message, headers, settings) from None
+        raise refusal(service, error.code, error.message, headers, settings) from None
     except GoogleAPICallError as error:
         headers = getattr(error.response, "headers", None) or {}
-        raise _refusal(service, int(error.code or 500), error.message, headers, settings) from None
+        raise refusal(service, int(error.code or 500), error.message, headers, settings) from None
     except (httpx.TransportError, requests.RequestException, RetryError) as error:
         raise CloudError(
             f"{service} did not answer ({type(error).__name__}); check the network",
@@ -182,6 +182,7 @@ def ask_google(
     *,
     service: str = "Vertex AI",
     is_repeatable: bool = True,
+    timeout: float | None = None,
     deadline: float | None = None,
 ) -> T:
     """`retry.ask` for one of Google's clients. Raises `CloudError`."""
@@ -190,7 +191,7 @@ def ask_google(
         with google_errors(settings, service):
             return request()
 
-    return retry.ask(once, is_repeatable=is_repeatable, deadline=deadline)
+    return retry.ask(once, is_repeatable=is_repeatable, timeout=timeout, deadline=deadline)
 
 
 @contextmanager
@@ -205,9 +206,10 @@ def readable(service: str) -> Iterator[None]:
         raise CloudError(f"the answer of {service} cannot be read ({type(error).__name__})") from None
 
 
-def _refusal(
+def refusal(
     service: str, status: int, message: str | None, headers: Mapping[str, str], settings: Settings
 ) -> CloudError:
+    """What a service that answered `status` said, as an error to raise."""
     if status in (401, 403):  # their texts may repeat the key
         what = f"{service} refused the credentials ({status}); check the key, the project and their permissions"
     else:

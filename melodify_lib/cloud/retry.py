@@ -43,12 +43,18 @@ def pause(state: RetryCallState) -> float:
     return wait_random_exponential(multiplier=FIRST_PAUSE_S, max=LONGEST_PAUSE_S)(state)
 
 
-def ask(request: Callable[[], T], *, is_repeatable: bool = True, deadline: float | None = None) -> T:
+def ask(
+    request: Callable[[], T],
+    *,
+    is_repeatable: bool = True,
+    timeout: float | None = None,
+    deadline: float | None = None,
+) -> T:
     """What `request` returns, sent again after a pause while it raises a `CloudError` that may pass.
 
     Where a repetition could be a second order (`is_repeatable` false), only what was certainly not taken is sent
-    again. Each answer has `TIMEOUT_S` to arrive whole. Raises the last error when the next pause would end after
-    `deadline` seconds (`DEADLINE_S` if None).
+    again. Each answer has `timeout` seconds to arrive whole (`TIMEOUT_S` if None). Raises the last error when the
+    next pause would end after `deadline` seconds (`DEADLINE_S` if None).
     """
     from tenacity import Retrying, retry_if_exception, stop_before_delay
 
@@ -58,11 +64,11 @@ def ask(request: Callable[[], T], *, is_repeatable: bool = True, deadline: float
         wait=pause,
         reraise=True,
     )
-    answer: T = asking(_whole, request)
+    answer: T = asking(_whole, request, TIMEOUT_S if timeout is None else timeout)
     return answer
 
 
-def _whole(request: Callable[[], T]) -> T:
+def _whole(request: Callable[[], T], timeout: float) -> T:
     """What `request` returns, within a time: the clients' own limits start anew with each byte that arrives."""
     answer: Future[T] = Future()
     context = copy_context()
@@ -75,6 +81,6 @@ def _whole(request: Callable[[], T]) -> T:
 
     Thread(target=work, name="request", daemon=True).start()  # is left to itself when nobody waits any more
     try:
-        return answer.result(TIMEOUT_S)
+        return answer.result(timeout)
     except TimeoutError:
-        raise CloudError(f"no whole answer came in {TIMEOUT_S:g} s; check the network, or try again later") from None
+        raise CloudError(f"no whole answer came in {timeout:g} s; check the network, or try again later") from None

@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
+import base64
+import mimetypes
+from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from melodify_lib.cloud import clients
-from melodify_lib.errors import StoreError
+from melodify_lib.cloud import clients, retry
+from melodify_lib.errors import CloudError, SettingsError, StoreError
 from melodify_lib.store import check_name
 
 if TYPE_CHECKING:
+    from google.auth.credentials import Signing
     from google.cloud.storage import Blob
 
     from melodify_lib.settings import Settings
 
+T = TypeVar("T")
+
+LINK_LASTS = timedelta(hours=1)
+WRITES_MAX = 5
+"""How often an object that others write at the same time is written anew."""
+TRANSFER_S = 600.0
+"""How long one upload or download may take."""
+CHUNK_BYTES = 8 * 2**20
+"""An upload that is longer goes in pieces of this size, and goes on after the last one that arrived."""
+
 
 class GcsStore:
-    """A store under a gs:// address, which an object joins whole or not at all."""
+    """A store under a gs:// address. An object appears whole or not at all, as Cloud Storage has it.
+
+    Its methods raise `StoreError` for what is not there, and `CloudError` when the service fails.
+    """
 
     def __init__(self, settings: Settings) -> None:
         """Raises `PaidError` or `SettingsError` where the settings do not allow it."""
@@ -26,39 +44,133 @@ class GcsStore:
         self._bucket = clients.storage_client(settings).bucket(bucket)
 
     def put(self, name: str, data: bytes) -> str:
+        """As `Store.put`. Written over the generation that was seen, so that it can be sent again after any failure."""
         blob = self._blob(name)
-        with clients.google_errors(self._settings, "Cloud Storage"):
-            blob.upload_from_string(data)
-        return self.address(name)
+        for _ in range(WRITES_MAX):
+            if self._ask(lambda: self._upload(blob, data)):
+                return self.address(name)
+        raise StoreError(f"others write {self.address(name)} at the same time; try again")
 
     def get(self, name: str) -> bytes:
+        """As `Store.get`; compared with its checksum."""
         from google.api_core.exceptions import NotFound
+        from google.cloud.storage.exceptions import DataCorruption
 
-        blob = self._blob(name)
-        with clients.google_errors(self._settings, "Cloud Storage"):
+        def download() -> bytes:
             try:
-                data: bytes = blob.download_as_bytes()
+                data: bytes = self._blob(name).download_as_bytes(retry=None)
             except NotFound:
                 raise StoreError(f"nothing is stored under {self.address(name)}") from None
-        return data
+            except DataCorruption:
+                raise CloudError(f"{self.address(name)} arrived damaged; try again") from None
+            return data
+
+        return self._ask(download)
 
     def list(self, prefix: str = "") -> list[str]:
-        with clients.google_errors(self._settings, "Cloud Storage"):
-            blobs = self._bucket.client.list_blobs(self._bucket, prefix=self._prefix + prefix)
+        def names() -> list[str]:
+            blobs = self._bucket.client.list_blobs(self._bucket, prefix=self._prefix + prefix, retry=None)
             return sorted(blob.name.removeprefix(self._prefix) for blob in blobs)
+
+        return self._ask(names)
 
     def delete(self, name: str) -> None:
         from google.api_core.exceptions import NotFound
 
-        with clients.google_errors(self._settings, "Cloud Storage"), suppress(NotFound):
-            self._blob(name).delete()
+        def delete() -> None:
+            with suppress(NotFound):
+                self._blob(name).delete(retry=None)
+
+        self._ask(delete)
 
     def address(self, name: str) -> str:
         return f"gs://{self._bucket.name}/{self._blob(name).name}"
 
     def link(self, name: str) -> str:
-        raise NotImplementedError
+        """As `Store.link`; signed, and good for an hour.
+
+        It is signed as `Settings.service_account`, whose key stays with IAM (signBlob), or else with the key of the
+        credentials. Raises `SettingsError` where there is neither.
+        """
+        blob = self._blob(name)
+        if not self._ask(lambda: blob.exists(retry=None)):
+            raise StoreError(f"nothing is stored under {self.address(name)}")
+        try:
+            link: str = blob.generate_signed_url(
+                version="v4",
+                expiration=LINK_LASTS,
+                api_access_endpoint=self._settings.gcs_base_url or "https://storage.googleapis.com",
+                response_disposition=f'inline; filename="{name.rpartition("/")[2]}"',
+                credentials=_signing(self._settings) if self._settings.service_account else None,
+            )
+        except AttributeError:  # what the client says of credentials without a key
+            raise SettingsError(
+                "links cannot be signed: set MELODIFY_SERVICE_ACCOUNT to a service account whose tokens you may create"
+            ) from None
+        return link
 
     def _blob(self, name: str) -> Blob:
         check_name(name)
-        return self._bucket.blob(self._prefix + name)
+        return self._bucket.blob(self._prefix + name, chunk_size=CHUNK_BYTES)
+
+    def _upload(self, blob: Blob, data: bytes) -> bool:
+        """Is `data` there now? Not when somebody else wrote something else meanwhile."""
+        from google.api_core.exceptions import PreconditionFailed
+        from google.cloud.storage.retry import DEFAULT_RETRY
+
+        there = self._bucket.get_blob(blob.name, retry=None)
+        try:
+            blob.upload_from_string(
+                data,
+                content_type=mimetypes.guess_type(blob.name)[0] or "application/octet-stream",
+                if_generation_match=there.generation if there is not None else 0,
+                checksum="crc32c",
+                retry=DEFAULT_RETRY if len(data) > CHUNK_BYTES else None,  # only so does it go on after a piece
+            )
+        except PreconditionFailed:  # another's, or our own whose answer was lost
+            there = self._bucket.get_blob(blob.name, retry=None)
+            return there is not None and there.crc32c == _crc32c(data)
+        return True
+
+    def _ask(self, request: Callable[[], T]) -> T:
+        return clients.ask_google(self._settings, request, service="Cloud Storage", timeout=TRANSFER_S)
+
+
+def _crc32c(data: bytes) -> str:
+    """As Cloud Storage writes it: the base64 of its four bytes, the highest first."""
+    import google_crc32c
+
+    return base64.b64encode(google_crc32c.value(data).to_bytes(4, "big")).decode()
+
+
+def _signing(settings: Settings) -> Signing:
+    """Credentials that let IAM sign, as the settings' service account."""
+    from google.auth.credentials import Signing
+
+    class IamSigning(Signing):
+        @property
+        def signer_email(self) -> str:
+            return settings.service_account
+
+        @property
+        def signer(self) -> Any:
+            return self
+
+        def sign_bytes(self, message: bytes) -> bytes:
+            return clients.ask_google(settings, lambda: _sign_blob(settings, message), service="IAM")
+
+    return IamSigning()
+
+
+def _sign_blob(settings: Settings, message: bytes) -> bytes:
+    """``projects.serviceAccounts.signBlob`` of the IAM Service Account Credentials API, which has no client here."""
+    base = settings.iam_base_url or "https://iamcredentials.googleapis.com"
+    response = clients.session(settings).post(
+        f"{base}/v1/projects/-/serviceAccounts/{settings.service_account}:signBlob",
+        json={"payload": base64.b64encode(message).decode()},
+        timeout=retry.TIMEOUT_S,
+    )
+    if not response.ok:
+        raise clients.refusal("IAM", response.status_code, response.text, response.headers, settings)
+    with clients.readable("IAM"):
+        return base64.b64decode(response.json()["signedBlob"], validate=True)

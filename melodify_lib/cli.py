@@ -510,6 +510,7 @@ def pipeline_run(
         _print_table({**run.tasks, "song": run.song, "card": run.card_address, "seconds": f"{run.seconds:.1f}"})
 
 
+_FELL_BACK = "{0.name}, as {1.name} failed"
 _PASSED = {True: ("passed", "green"), False: ("failed", "red")}
 _DOING = {"caption": "Looking at the picture", "describe": "Describing the music", "play": "Playing"}
 
@@ -594,6 +595,7 @@ def _print_track(track: Track, folder: Path, as_json: bool) -> None:
             **({"picture": card.caption.text} if card.caption else {}),
             "music": described.description,
             "": f"{described.genre}, {described.bpm} bpm, {described.key}; {', '.join(described.instruments)}",
+            **({"describer": _FELL_BACK.format(card.describer, card.fallback_from)} if card.fallback_from else {}),
             "measured": f"{measured.bpm or '–'} bpm, {measured.key}, {measured.duration_s} s, "
             f"{measured.loudness_lufs} LUFS, {measured.true_peak_dbtp} dBTP",
             **{Path(name).stem if name == "card.json" else name: folder / name for name in [*track.files, "card.json"]},

@@ -22,7 +22,7 @@ class Composer:
     def __init__(self, settings: Settings | None = None) -> None:
         settings = settings or Settings.load()
         self.captioner = stages.captioner(settings)
-        self.describer = stages.describer(settings)
+        self.describer = stages.DescriberWithFallback(settings)
         self.musician = stages.musician(settings)
 
     def compose(
@@ -44,14 +44,15 @@ class Composer:
         data = read_bytes(image)
         caption = self.captioner.caption(open_image(data))
         on_stage("describe")
-        description = self.describer.describe(caption, genre)
+        described = self.describer.describe(caption, genre)
         on_stage("play")
-        track = self.musician.play(description, seconds, seed)
+        track = self.musician.play(described.description, seconds, seed)
         return track.with_card(
             image_sha256=sha256(data),
             caption=caption,
             captioner=self.captioner.version,
-            describer=self.describer.version,
+            describer=described.describer,
+            fallback_from=described.fallback_from,
         )
 
 
@@ -87,5 +88,9 @@ def replay(card: TrackCard, settings: Settings | None = None) -> Track:
             "or a library (numpy, scipy, pedalboard) differs from where the card was made"
         )
     return track.with_card(
-        image_sha256=card.image_sha256, caption=card.caption, captioner=card.captioner, describer=card.describer
+        image_sha256=card.image_sha256,
+        caption=card.caption,
+        captioner=card.captioner,
+        describer=card.describer,
+        fallback_from=card.fallback_from,
     )

@@ -289,7 +289,8 @@ PermittedUse = Literal["any", "non-commercial"]
 class TrackCard(_Frozen):
     """How a track came to be: enough to make it again, byte for byte.
 
-    `files` maps each file's name to the sha256 of its bytes. A card holds no time and no machine,
+    `fallback_from` is the describer that was asked before `describer`, and failed. `watermark` names what a generator
+    hides in its audio. `files` maps each file's name to the sha256 of its bytes. A card holds no time and no machine,
     so that the same inputs give the same card.
     """
 
@@ -299,9 +300,11 @@ class TrackCard(_Frozen):
     seed: Annotated[int, Field(ge=0, lt=2**63)]
     captioner: StageVersion | None = None
     describer: StageVersion | None = None
+    fallback_from: StageVersion | None = None
     musician: StageVersion
     licence: str
     permitted_use: PermittedUse
+    watermark: str | None = None
     requested: Measures
     measured: Measures
     files: dict[str, Sha256]

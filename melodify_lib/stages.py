@@ -6,10 +6,12 @@ only place that knows which implementations there are; a module is imported when
 
 from __future__ import annotations
 
+import logging
+from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Protocol, cast
 
-from melodify_lib.errors import SettingsError
+from melodify_lib.errors import CloudError, DescriptionError, SettingsError
 from melodify_lib.nouns import Caption, MusicDescription, StageVersion, Track
 
 if TYPE_CHECKING:
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from melodify_lib.settings import Settings
+
+log = logging.getLogger(__name__)
 
 
 class Captioner(Protocol):
@@ -63,14 +67,19 @@ class Musician(Protocol):
 
 
 STAGES: dict[str, dict[str, str]] = {
-    "captioner": {"local": "melodify_lib.caption.local"},
+    "captioner": {"local": "melodify_lib.caption.local", "openai": "melodify_lib.caption.openai"},
     "describer": {
         "local": "melodify_lib.describe.local",
         "gemini": "melodify_lib.describe.gemini",
         "retrieval": "melodify_lib.describe.retrieval",
         "zero_shot": "melodify_lib.describe.zero_shot",
     },
-    "musician": {"arranger": "melodify_lib.music.arranger", "musicgen": "melodify_lib.music.musicgen"},
+    "musician": {
+        "arranger": "melodify_lib.music.arranger",
+        "musicgen": "melodify_lib.music.musicgen",
+        "endpoint": "melodify_lib.music.endpoint",
+        "lyria": "melodify_lib.music.lyria",
+    },
 }
 """Stage → name in the settings → module with a function ``from_settings(settings)``."""
 
@@ -87,6 +96,39 @@ def describer(settings: Settings, *, refused_too: bool = False) -> Describer:
 
         refuse(settings.describer_model)
     return cast(Describer, _build("describer", settings))
+
+
+@dataclass(frozen=True)
+class Described:
+    """A description, and who made it; `fallback_from` is the describer that was asked first and failed."""
+
+    description: MusicDescription
+    describer: StageVersion
+    fallback_from: StageVersion | None = None
+
+
+class DescriberWithFallback:
+    """The describer that the settings name, and `Settings.describer_fallback` for when it fails, if they name one."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.first = describer(settings)
+        self._settings = settings
+        name = settings.describer_fallback
+        if name and (name not in STAGES["describer"] or name == settings.describer):
+            others = ", ".join(other for other in STAGES["describer"] if other != settings.describer)
+            raise SettingsError(f"{name!r} cannot stand in for {settings.describer!r}; choose one of: {others}")
+
+    def describe(self, caption: Caption, genre: str | None = None) -> Described:
+        """Describe the music for `caption`. What the first describer raises is raised where there is no other."""
+        try:
+            return Described(self.first.describe(caption, genre), self.first.version)
+        except (CloudError, DescriptionError) as error:
+            if not self._settings.describer_fallback:
+                raise
+            log.warning("the describer %s failed: %s", self._settings.describer, error)
+        update = {"describer": self._settings.describer_fallback, "describer_model": None}
+        other = describer(self._settings.model_copy(update=update))
+        return Described(other.describe(caption, genre), other.version, self.first.version)
 
 
 def musician(settings: Settings) -> Musician:

@@ -3,14 +3,17 @@
 import io
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import soundfile
 
-from melodify_lib.errors import ImageError, InputError, ReplayError
+from emulators.vertex import VertexEmulator
+from melodify_lib.errors import DescriptionError, ImageError, InputError, ReplayError, SettingsError
 from melodify_lib.flow import Composer, replay
 from melodify_lib.nouns import StageVersion, Track, TrackCard, sha256
 from melodify_lib.samples import SAMPLES, sample_picture
+from melodify_lib.settings import Settings
 
 
 @pytest.fixture(scope="module")
@@ -87,3 +90,23 @@ def test_what_cannot_be_used_is_refused_before_the_work(composer: Composer, phot
 def test_replay_of_a_card_without_files_is_refused(tracks: dict[str, Track]) -> None:
     with pytest.raises(ReplayError, match=r"track\.mid, track\.wav"):
         replay(tracks["flower"].card.model_copy(update={"files": {}}))
+
+
+def test_where_the_describer_fails_another_stands_in_and_the_card_says_so(photograph: Path) -> None:
+    with VertexEmulator(lambda text: "no description", "token") as vertex:
+        cloud: dict[str, Any] = {"describer": "gemini", "allow_paid": True, "project": "p", "access_token": "token"}
+        cloud["vertex_base_url"] = vertex.url
+        with pytest.raises(DescriptionError):
+            Composer(Settings(**cloud)).compose(photograph, seconds=4)
+        track = Composer(Settings(**cloud, describer_fallback="local")).compose(photograph, seconds=4)
+    card = TrackCard.from_json(track.card.to_json())
+    assert card.describer is not None and card.describer.name == "local"
+    assert card.fallback_from is not None and card.fallback_from.name == "gemini"
+    assert replay(card).card == card
+    assert Composer(Settings()).compose(photograph, seconds=4).card.fallback_from is None
+
+
+@pytest.mark.parametrize("name", ["local", "nobody"])
+def test_a_stand_in_is_another_describer(name: str) -> None:
+    with pytest.raises(SettingsError, match=f"'{name}' cannot stand in"):
+        Composer(Settings(describer_fallback=name))

@@ -1,4 +1,4 @@
-"""Reading what Gemini answers: the text, or why there is none."""
+"""Reading what Gemini and OpenAI answer: the text, or why there is none."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from google.genai.types import GenerateContentResponse, Part
+    from openai.types.responses import Response
 
 
 MOST_TOKENS = 10_000_000
@@ -39,6 +40,20 @@ def problem(response: GenerateContentResponse) -> str:
     if reason is not None and reason.value not in ("STOP", "FINISH_REASON_UNSPECIFIED"):
         return f"the answer was stopped ({reason.value})"
     return "" if text(response) else "the answer was empty"
+
+
+def openai_problem(response: Response) -> str:
+    """Why a response of OpenAI has no whole answer; empty when it has."""
+    for item in response.output:
+        for part in item.content if item.type == "message" else ():
+            if part.type == "refusal":
+                return "the model refused"
+    if response.error is not None:
+        return f"the model failed ({response.error.code})"
+    if response.status == "incomplete":
+        reason = response.incomplete_details.reason if response.incomplete_details else None
+        return f"the answer was cut off ({reason}); be brief"
+    return "" if response.output_text else "the answer was empty"
 
 
 def _parts(response: GenerateContentResponse) -> list[Part]:

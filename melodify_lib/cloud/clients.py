@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from google.auth.credentials import Credentials
     from google.auth.transport.requests import AuthorizedSession
     from google.cloud import storage
-    from openai import AsyncOpenAI
+    from openai import AsyncOpenAI, OpenAI
 
     from melodify_lib.settings import Settings
 
@@ -35,22 +35,33 @@ EXTRA = "the cloud needs an extra: pip install 'melodify[cloud]'"
 _KEY = re.compile(r"\b(?:sk-|ya29\.|AIza)[\w*.-]+")
 
 
-def openai(settings: Settings) -> AsyncOpenAI:
+def openai(settings: Settings) -> OpenAI:
     """OpenAI's client. Raises `PaidError`, or `SettingsError` where the key is missing."""
+    client: OpenAI = _openai(settings, "OpenAI")
+    return client
+
+
+def async_openai(settings: Settings) -> AsyncOpenAI:
+    """The same for many requests at a time."""
+    client: AsyncOpenAI = _openai(settings, "AsyncOpenAI")
+    return client
+
+
+def _openai(settings: Settings, kind: str) -> Any:
     _require_paid(settings, f"OpenAI ({settings.openai_model})")
     try:
-        from openai import AsyncOpenAI, OpenAIError
+        import openai
     except ModuleNotFoundError as error:
         raise MissingDependencyError(EXTRA) from error
     key = settings.openai_api_key
     try:
-        return AsyncOpenAI(
+        return getattr(openai, kind)(
             api_key=key.get_secret_value() if key else None,
             base_url=settings.openai_base_url,
             timeout=retry.TIMEOUT_S,
             max_retries=0,
         )
-    except OpenAIError:
+    except openai.OpenAIError:
         raise SettingsError("no key for OpenAI: set OPENAI_API_KEY or MELODIFY_OPENAI_API_KEY") from None
 
 
@@ -142,7 +153,8 @@ def openai_errors(settings: Settings) -> Iterator[None]:
         message = error.body.get("message") if isinstance(error.body, Mapping) else None
         raise refusal("OpenAI", error.status_code, message, error.response.headers, settings) from None
     except (OpenAIError, JSONDecodeError) as error:
-        raise CloudError(f"OpenAI's answer cannot be read ({type(error).__name__})") from None
+        # An answer that came is paid for, so its status is given: it is not asked for as if it had been lost.
+        raise CloudError(f"OpenAI's answer cannot be read ({type(error).__name__})", status=200) from None
 
 
 @contextmanager
@@ -153,6 +165,7 @@ def google_errors(settings: Settings, service: str = "Vertex AI") -> Iterator[No
     from google.api_core.exceptions import GoogleAPICallError, RetryError
     from google.auth.exceptions import GoogleAuthError
     from google.genai.errors import APIError, UnknownApiResponseError
+    from google.protobuf.json_format import ParseError
 
     try:
         yield
@@ -172,7 +185,9 @@ def google_errors(settings: Settings, service: str = "Vertex AI") -> Iterator[No
             f"{service} did not answer ({type(error).__name__}); check the network",
             is_unsent=isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)),
         ) from None
-    except (UnknownApiResponseError, JSONDecodeError, ValidationError) as error:
+    except (UnknownApiResponseError, ValidationError) as error:  # Gemini's, which is paid for
+        raise CloudError(f"the answer of {service} cannot be read ({type(error).__name__})", status=200) from None
+    except (JSONDecodeError, ParseError) as error:
         raise CloudError(f"the answer of {service} cannot be read ({type(error).__name__})") from None
 
 

@@ -43,6 +43,7 @@ def finish_track(
     licence: str,
     permitted_use: PermittedUse,
     midi: bytes | None = None,
+    watermark: str | None = None,
 ) -> Track:
     """Master, measure and encode a mix, float32 ``[channels, samples]``, and write its card."""
     audio = master(audio, sample_rate)
@@ -62,6 +63,7 @@ def finish_track(
         musician=musician,
         licence=licence,
         permitted_use=permitted_use,
+        watermark=watermark,
         requested=requested,
         measured=measure(audio, sample_rate, near_bpm=description.bpm),
         files={name: sha256(data) for name, data in files.items()},

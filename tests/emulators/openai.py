@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import itertools
 import json
 import re
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import jsonschema
 from openai.types.responses import Response
 from openai.types.responses.response_create_params import ResponseCreateParamsNonStreaming
+from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 
 from emulators.server import Emulator, Refused, Reply, Request, route
+from melodify_lib.caption.local import LocalCaptioner
 
 _PARAMS = TypeAdapter(ResponseCreateParamsNonStreaming)
 
@@ -23,6 +28,8 @@ class OpenAIEmulator(Emulator):
 
     def __init__(self, respond: Callable[[str], Any], key: str) -> None:
         self.respond = respond
+        self.see: Callable[[Image.Image], Any] = look_locally
+        self.seen: list[Image.Image] = []
         self.key = key
         self._ids = itertools.count(1)
         super().__init__()
@@ -50,14 +57,30 @@ class OpenAIEmulator(Emulator):
         if form.get("type") != "json_schema" or not form.get("strict"):
             raise Refused(400, "this emulator serves structured output only: text.format json_schema, strict")
         _check_strict(form["schema"])
-        return self.response(body, self.respond(body["input"]), form["schema"])
+        answer = self.respond(body["input"]) if isinstance(body["input"], str) else self._look(body["input"])
+        return self.response(body, answer, form["schema"])
+
+    def _look(self, turns: list[dict[str, Any]]) -> Any:
+        """What `see` says of the one picture in the one turn."""
+        if len(turns) != 1 or [part["type"] for part in turns[0]["content"]] != ["input_image"]:
+            raise Refused(400, "this emulator looks at one picture at a time")
+        kind, _, data = turns[0]["content"][0]["image_url"].partition(";base64,")
+        try:
+            image = Image.open(io.BytesIO(base64.b64decode(data, validate=True)), formats=("JPEG", "PNG", "WEBP"))
+            image.load()
+        except (ValueError, OSError):
+            raise Refused(400, "The image data you provided does not represent a valid image") from None
+        if kind != f"data:image/{str(image.format).lower()}":
+            raise Refused(400, f"Invalid MIME type {kind}")
+        self.seen.append(image)
+        return self.see(image)
 
     def response(self, body: dict[str, Any], answer: Any, schema: dict[str, Any]) -> dict[str, Any]:
         """A response in the API's form; `answer` is cut off where it is longer than what was allowed."""
         if isinstance(answer, dict):
             jsonschema.validate(answer, schema)
         text = answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)
-        asked = len(body["instructions"] + body["input"] + json.dumps(schema)) // 4
+        asked = len(body["instructions"] + str(body["input"])[:4_000] + json.dumps(schema)) // 4
         most = body["max_output_tokens"]
         cut = len(text) // 4 > most
         return self._whole(
@@ -103,6 +126,17 @@ class OpenAIEmulator(Emulator):
             }
         )
         return response.model_dump(mode="json", exclude_unset=True)
+
+
+def look_locally(image: Image.Image) -> dict[str, Any]:
+    """What the local captioner sees, in the form that `melodify_lib.caption.openai` asks for."""
+    caption = _captioner().caption(image.convert("RGB"))
+    return {"text": caption.text, "valence": caption.valence, "arousal": caption.arousal}
+
+
+@cache
+def _captioner() -> LocalCaptioner:
+    return LocalCaptioner()
 
 
 def _check_strict(schema: dict[str, Any]) -> None:

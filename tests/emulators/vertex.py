@@ -22,6 +22,7 @@ from google.genai import types
 from pydantic import BaseModel, ValidationError
 
 from emulators import gcs
+from emulators.lyria import LyriaRoutes
 from emulators.server import Emulator, Refused, Request, route
 from melodify_lib.dataset import read
 from melodify_lib.describe.heads import load
@@ -44,7 +45,7 @@ _CONTENT_FIELDS = {
 }  # fmt: skip
 
 
-class VertexEmulator(Emulator):
+class VertexEmulator(LyriaRoutes, Emulator):
     """`respond` is the untuned model: the user's text → answer, a JSON value or, for what is not JSON, a text.
 
     Jobs wait before they train while `hold` is cleared.

@@ -12,7 +12,7 @@ from melodify_lib.dataset.teachers.prompt import Answer
 
 if TYPE_CHECKING:
     from openai import Omit
-    from openai.types.responses import Response, ResponseFormatTextJSONSchemaConfigParam
+    from openai.types.responses import ResponseFormatTextJSONSchemaConfigParam
     from openai.types.shared import ReasoningEffort
     from openai.types.shared_params import Reasoning
 
@@ -30,7 +30,7 @@ class OpenAIModel:
 
     def __init__(self, settings: Settings, of_model: Price) -> None:
         self.settings = settings
-        self.client = clients.openai(settings)
+        self.client = clients.async_openai(settings)
         self.thinking = of_model.thinking
 
     @property
@@ -64,26 +64,12 @@ class OpenAIModel:
                 response.output_text,
                 answers.count(getattr(used, "input_tokens", None), len(instruction) + len(question)),
                 answers.count(getattr(used, "output_tokens", None), max_tokens),
-                _problem(response),
+                answers.openai_problem(response),
             )
 
     def open(self) -> None:
         """A client for one lesson: a closed one sends nothing more, and a connection is bound to its event loop."""
-        self.client = clients.openai(self.settings)
+        self.client = clients.async_openai(self.settings)
 
     async def close(self) -> None:
         await self.client.close()
-
-
-def _problem(response: Response) -> str:
-    """Why a response has no whole answer; empty when it has."""
-    for item in response.output:
-        for part in item.content if item.type == "message" else ():
-            if part.type == "refusal":
-                return "the model refused"
-    if response.error is not None:
-        return f"the model failed ({response.error.code})"
-    if response.status == "incomplete":
-        reason = response.incomplete_details.reason if response.incomplete_details else None
-        return f"the answer was cut off ({reason}); be brief"
-    return "" if response.output_text else "the answer was empty"

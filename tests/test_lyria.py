@@ -87,7 +87,8 @@ def test_a_refusal_is_named(vertex: VertexEmulator, status: int) -> None:
     assert TOKEN not in repr(caught.value)
 
 
-def _wave(seconds: float = 33, rate: int = 48_000, channels: int = 2, subtype: str = "PCM_16", value: float = 0) -> str:
+def _wave(seconds: float = 33, channels: int = 2, subtype: str = "PCM_16", value: float = 0) -> str:
+    rate = 48_000
     buffer = io.BytesIO()
     soundfile.write(
         buffer, np.full((round(seconds * rate), channels), float(value)), rate, subtype=subtype, format="WAV"

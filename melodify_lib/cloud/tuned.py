@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 CARD_FILE = "vertex.json"
 _NAME = re.compile(
     r"projects/(?P<project>[a-z0-9][a-z0-9.:-]*)/locations/(?P<location>[a-z0-9-]+)"
-    r"/(?P<kind>[A-Za-z]+)/(?P<number>[0-9]+)(?:@[0-9a-z-]+)?"
+    r"/(?P<kind>[A-Za-z]+)/(?P<number>[a-z0-9][a-z0-9_-]*)(?:@[0-9a-z-]+)?"
 )
 
 

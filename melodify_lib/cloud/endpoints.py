@@ -1,0 +1,331 @@
+"""The musician's image on Vertex AI: registered, deployed, given its share of the traffic, asked, taken away.
+
+Model and endpoint have names of our own choosing, and a version carries the hash of what it was made of: what was
+asked for before, by a client that was killed perhaps, is found and not made a second time.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from secrets import token_hex
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from melodify_lib.cloud import clients, labels, retry, tuned
+from melodify_lib.errors import CloudError, InputError, SettingsError
+from melodify_lib.nouns import sha256
+
+if TYPE_CHECKING:
+    from google.api_core.operation import Operation
+    from google.cloud.aiplatform_v1.types import Endpoint
+
+    from melodify_lib.settings import Settings
+
+T = TypeVar("T")
+
+NAME = "melodify-musician"
+"""Of the model in Model Registry, and of the endpoint."""
+PORT, PREDICT_ROUTE, HEALTH_ROUTE = 8080, "/predict", "/health"
+"""What the image serves; see serving/."""
+REQUEST_MAX_BYTES = 1_500_000
+SHARED_S = 60.0
+"""How long a prediction may take on an endpoint that shares its address with others."""
+POLL_S, OPERATION_S = 2.0, 3600.0
+"""How often a long-running operation is looked at, at first, and how long; a deployment takes ten minutes."""
+_CONFLICT, _NOT_FOUND = 409, 404
+
+OnEvent = Callable[[str], None]
+
+
+def register(
+    settings: Settings,
+    image: str,
+    *,
+    artifacts: str = "",
+    environment: Mapping[str, str] | None = None,
+    aliases: Sequence[str] = (),
+    on_event: OnEvent = lambda text: None,
+) -> str:
+    """Make `image` a version of the model `NAME`; its name, such as ``projects/…/models/melodify-musician@2``.
+
+    `artifacts` is a gs:// folder that the container finds as ``AIP_STORAGE_URI``. The same image, artifacts and
+    environment are the same version, however often they are registered. Raises `CloudError`.
+    """
+    from google.cloud.aiplatform_v1 import ModelServiceClient
+
+    client = clients.vertex(settings, ModelServiceClient)
+    request = sha256(json.dumps([image, artifacts, sorted((environment or {}).items())]).encode())[:32]
+    name = f"{clients.parent(settings)}/models/{NAME}"
+    versions = _found(settings, lambda: list(client.list_model_versions(name=name, retry=None)))
+    for version in versions or ():
+        if version.labels.get(labels.REQUEST) == request:
+            on_event(f"registered before: {name}@{version.version_id}")
+            return f"{name}@{version.version_id}"
+    model = {
+        "display_name": NAME,
+        "labels": labels.labels(settings, run=token_hex(8), request=request),
+        "version_aliases": list(aliases),
+        "artifact_uri": artifacts,
+        "container_spec": {
+            "image_uri": image,
+            "ports": [{"container_port": PORT}],
+            "predict_route": PREDICT_ROUTE,
+            "health_route": HEALTH_ROUTE,
+            "env": [{"name": key, "value": value} for key, value in (environment or {}).items()],
+        },
+    }
+    of_which = {"model_id": NAME} if versions is None else {"parent_model": name}
+    operation = clients.ask_google(
+        settings,
+        lambda: client.upload_model(
+            request={"parent": clients.parent(settings), "model": model, **of_which}, retry=None
+        ),
+        is_repeatable=False,
+    )
+    made = wait_for(settings, operation, f"registering {image}")
+    on_event(f"registered: {made.model}@{made.model_version_id}")
+    return f"{made.model}@{made.model_version_id}"
+
+
+def alias(settings: Settings, model: str, name: str) -> None:
+    """Let the alias `name` mean the version `model`, and no other."""
+    from google.cloud.aiplatform_v1 import ModelServiceClient
+
+    client = clients.vertex(settings, ModelServiceClient)
+    clients.ask_google(settings, lambda: client.merge_version_aliases(name=model, version_aliases=[name], retry=None))
+
+
+def deploy(
+    settings: Settings,
+    model: str,
+    *,
+    machine_type: str = "n2-standard-4",
+    accelerator_type: str = "",
+    accelerators: int = 1,
+    replicas: tuple[int, int] = (1, 1),
+    traffic: int = 100,
+    on_event: OnEvent = lambda text: None,
+) -> tuple[str, str]:
+    """Serve `model` from the endpoint `NAME`, which is made if it is not there; names of endpoint and deployment.
+
+    It gets `traffic` percent; what the others had is scaled down to the rest: 10 is a canary, 100 all of it. A model
+    that is deployed already, or is just being deployed, is not deployed again. `replicas` are at least and at most.
+    """
+    from google.cloud.aiplatform_v1 import EndpointServiceClient
+
+    if not 0 <= traffic <= 100:
+        raise InputError(f"{traffic} percent of the traffic cannot be given; it must be between 0 and 100")
+    client = clients.vertex(settings, EndpointServiceClient)
+    endpoint = _endpoint(settings, client, on_event)
+    _wait_for_others(settings, client, endpoint, on_event)
+    there = get(settings, endpoint)
+    plain, _, version = model.partition("@")
+    for one in there.deployed_models:
+        if (one.model.partition("@")[0], one.model_version_id or one.model.partition("@")[2]) == (plain, version):
+            on_event(f"deployed before: {one.id}")
+            return endpoint, str(one.id)
+    machine: dict[str, Any] = {"machine_type": machine_type}
+    if accelerator_type:
+        machine |= {"accelerator_type": accelerator_type, "accelerator_count": accelerators}
+    deployed: Any = {
+        "model": model,
+        "display_name": NAME,
+        "service_account": settings.service_account,
+        "dedicated_resources": {
+            "machine_spec": machine,
+            "min_replica_count": replicas[0],
+            "max_replica_count": replicas[1],
+        },
+    }
+    share = traffic if there.deployed_models else 100
+    split = {"0": share, **_scaled(dict(there.traffic_split.items()), 100 - share)}
+    on_event(f"deploying {model} on {machine_type}")
+    operation = clients.ask_google(
+        settings,
+        lambda: client.deploy_model(
+            endpoint=endpoint, deployed_model=deployed, traffic_split=_without_zeros(split), retry=None
+        ),
+        is_repeatable=False,
+    )
+    made = wait_for(settings, operation, f"deploying {model}")
+    on_event(f"deployed: {made.deployed_model.id} in {endpoint}")
+    return endpoint, str(made.deployed_model.id)
+
+
+def split(settings: Settings, endpoint: str, shares: Mapping[str, int]) -> None:
+    """Give each deployment its percent of the traffic; together 100. This is how a canary grows, or is rolled back."""
+    from google.cloud.aiplatform_v1 import EndpointServiceClient
+
+    if sum(shares.values()) != 100 or min(shares.values()) < 0:
+        raise InputError(f"the shares must be 100 percent together; got {dict(shares)}")
+    client = clients.vertex(settings, EndpointServiceClient)
+    update = {"endpoint": {"name": endpoint, "traffic_split": _without_zeros(shares)}}
+    mask = {"update_mask": {"paths": ["traffic_split"]}}
+    clients.ask_google(settings, lambda: client.update_endpoint(request=update | mask, retry=None))
+
+
+def undeploy(settings: Settings, endpoint: str, deployed: str) -> None:
+    """Take a deployment off its endpoint; the others share its traffic. One that is not there is passed over."""
+    from google.cloud.aiplatform_v1 import EndpointServiceClient
+
+    client = clients.vertex(settings, EndpointServiceClient)
+    there = _found(settings, lambda: client.get_endpoint(name=endpoint, retry=None))
+    if there is None or deployed not in {one.id for one in there.deployed_models}:
+        return
+    rest = {key: value for key, value in there.traffic_split.items() if key != deployed}
+    operation = clients.ask_google(
+        settings,
+        lambda: client.undeploy_model(
+            endpoint=endpoint, deployed_model_id=deployed, traffic_split=_without_zeros(_scaled(rest, 100)), retry=None
+        ),
+    )
+    wait_for(settings, operation, f"undeploying {deployed}")
+
+
+def delete_endpoint(settings: Settings, endpoint: str) -> bool:
+    """Delete an endpoint that serves nothing any more; False when it was not there."""
+    from google.cloud.aiplatform_v1 import EndpointServiceClient
+
+    client = clients.vertex(settings, EndpointServiceClient)
+    return _delete(settings, lambda: client.delete_endpoint(name=endpoint, retry=None), endpoint)
+
+
+def delete_model(settings: Settings, model: str) -> bool:
+    """Delete a model with all its versions; False when it was not there."""
+    from google.cloud.aiplatform_v1 import ModelServiceClient
+
+    client = clients.vertex(settings, ModelServiceClient)
+    return _delete(settings, lambda: client.delete_model(name=model.partition("@")[0], retry=None), model)
+
+
+def get(settings: Settings, endpoint: str) -> Endpoint:
+    """The endpoint, with what it serves."""
+    from google.cloud.aiplatform_v1 import EndpointServiceClient
+
+    client = clients.vertex(settings, EndpointServiceClient)
+    return clients.ask_google(settings, lambda: client.get_endpoint(name=endpoint, retry=None))
+
+
+def predict(settings: Settings, endpoint: Endpoint, instances: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """The predictions for `instances`, as many. What is asked of the musician may be asked again, and is made once."""
+    from google.cloud.aiplatform_v1 import PredictionServiceClient
+    from google.protobuf import json_format
+
+    if (size := len(json.dumps(instances))) > REQUEST_MAX_BYTES:
+        raise InputError(
+            f"{size:,} bytes are more than an endpoint takes ({REQUEST_MAX_BYTES:,}); ask for less at once"
+        )
+    own = endpoint.dedicated_endpoint_dns if endpoint.dedicated_endpoint_enabled else None
+    client = clients.vertex(settings, PredictionServiceClient, address=own)
+    seconds = settings.deadline if own else SHARED_S
+    answer = clients.ask_google(
+        settings,
+        lambda: client.predict(endpoint=endpoint.name, instances=list(instances), timeout=seconds, retry=None),
+        service="the endpoint",
+        timeout=seconds,
+        deadline=settings.deadline,
+    )
+    with clients.readable("the endpoint"):
+        predictions: list[Any] = json_format.MessageToDict(answer._pb).get("predictions", [])
+    if len(predictions) != len(instances):
+        raise CloudError(f"the endpoint gave {len(predictions)} predictions for {len(instances)} instances")
+    return predictions
+
+
+def own_endpoint(settings: Settings) -> str:
+    """Full name of the endpoint in the settings. Raises `SettingsError` where there is none, or another project's."""
+    said = settings.endpoint
+    name = tuned.own(said if "/" in said else f"{clients.parent(settings)}/endpoints/{said}", "endpoints", settings)
+    if not said or name is None:
+        raise SettingsError(
+            f"{said!r} is no endpoint of project {settings.project!r} in {settings.location}: set MELODIFY_ENDPOINT "
+            "to what `melodify cloud list` shows"
+        )
+    return name
+
+
+def wait_for(settings: Settings, operation: Operation, what: str) -> Any:
+    """What a long-running operation gives. Raises `CloudError` with what it says when it fails, or takes an hour."""
+    from concurrent.futures import TimeoutError as LateError
+
+    from google.api_core.exceptions import GoogleAPICallError
+    from google.api_core.future.polling import DEFAULT_POLLING
+
+    def result() -> Any:
+        try:
+            return operation.result(timeout=OPERATION_S, retry=None, polling=DEFAULT_POLLING.with_delay(POLL_S))
+        except LateError:
+            problem = f"it takes more than {OPERATION_S:g} s; look at it in the console"
+        except GoogleAPICallError as error:
+            if not operation.operation.done:  # the look at it failed
+                raise
+            problem = clients.redact(" ".join(str(error.message).split())[:300], settings)
+        raise CloudError(f"{what} failed: {problem}", status=200)  # an answer, which asking again would not change
+
+    return clients.ask_google(settings, result, timeout=OPERATION_S + retry.TIMEOUT_S)
+
+
+def _endpoint(settings: Settings, client: Any, on_event: OnEvent) -> str:
+    """Name of the endpoint, made if it is not there."""
+    name = f"{clients.parent(settings)}/endpoints/{NAME}"
+    if _found(settings, lambda: client.get_endpoint(name=name, retry=None)) is not None:
+        return name
+    new = {"display_name": NAME, "labels": labels.labels(settings, run=token_hex(8), request=NAME)}
+    try:
+        operation = clients.ask_google(
+            settings,
+            lambda: client.create_endpoint(parent=clients.parent(settings), endpoint=new, endpoint_id=NAME, retry=None),
+            is_repeatable=False,
+        )
+    except CloudError as error:
+        if error.status != _CONFLICT:
+            raise
+    else:
+        wait_for(settings, operation, "creating the endpoint")
+        on_event(f"created: {name}")
+    return name
+
+
+def _wait_for_others(settings: Settings, client: Any, endpoint: str, on_event: OnEvent) -> None:
+    """Until nobody changes the endpoint any more: a deployment that was ordered before may be under way."""
+    from google.api_core import operation as operations
+    from google.cloud.aiplatform_v1.types import DeployModelResponse
+
+    running = clients.ask_google(settings, lambda: client.list_operations({"name": endpoint}))
+    for one in running.operations:
+        if not one.done:
+            on_event(f"waiting for {one.name}")
+            found = operations.from_gapic(one, client.transport.operations_client, DeployModelResponse)
+            wait_for(settings, found, one.name)
+
+
+def _found(settings: Settings, request: Callable[[], T]) -> T | None:
+    """What `request` gives; None for what is not there."""
+    try:
+        return clients.ask_google(settings, request)
+    except CloudError as error:
+        if error.status == _NOT_FOUND:
+            return None
+        raise
+
+
+def _delete(settings: Settings, request: Callable[[], Operation], name: str) -> bool:
+    operation = _found(settings, request)
+    if operation is None:
+        return False
+    wait_for(settings, operation, f"deleting {name}")
+    return True
+
+
+def _scaled(shares: Mapping[str, int], total: int) -> dict[str, int]:
+    """`shares` in the same proportion, together `total`; nothing where there is nothing to share."""
+    before = sum(shares.values())
+    if not before:
+        return {}
+    scaled = {key: value * total // before for key, value in shares.items()}
+    scaled[max(scaled, key=lambda key: shares[key])] += total - sum(scaled.values())
+    return scaled
+
+
+def _without_zeros(shares: Mapping[str, int]) -> dict[str, int]:
+    return {key: value for key, value in shares.items() if value}

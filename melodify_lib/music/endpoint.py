@@ -1,0 +1,97 @@
+"""The musician behind a Vertex AI endpoint: our own server (serving/), which puts songs into the store.
+
+An answer has addresses, not audio. It is not trusted: what is read lies in the settings' own store, and is whole,
+and what was asked for.
+"""
+
+from __future__ import annotations
+
+import io
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from melodify_lib.cloud import clients, endpoints
+from melodify_lib.errors import InputError, ModelError
+from melodify_lib.music.finish import check_request
+from melodify_lib.nouns import MusicDescription, StageVersion, Track, TrackCard, sha256
+from melodify_lib.store import open_store
+
+if TYPE_CHECKING:
+    from google.cloud.aiplatform_v1.types import Endpoint
+
+    from melodify_lib.settings import Settings
+
+SEED_LIMIT = 2**53
+"""Whole numbers travel as floats."""
+
+
+def from_settings(settings: Settings) -> EndpointMusician:
+    """The endpoint that the settings name. Raises `PaidError` or `SettingsError` where it may not or cannot be used."""
+    return EndpointMusician(settings)
+
+
+class EndpointMusician:
+    """A `Musician` that asks another. The track is the other's, with its card."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._name = endpoints.own_endpoint(settings)
+        self._store = open_store(settings)
+
+    @cached_property
+    def _endpoint(self) -> Endpoint:
+        return endpoints.get(self._settings, self._name)
+
+    @property
+    def version(self) -> StageVersion:
+        """What the endpoint served when it was first looked at. A track's card names who played it."""
+        with clients.readable("Vertex AI"):
+            served = (
+                f"{one.model.rpartition('/')[2].partition('@')[0]}@{one.model_version_id}"
+                for one in self._endpoint.deployed_models
+            )
+            return StageVersion(name="endpoint", version="+".join(sorted(served)) or "nothing deployed")
+
+    def play(self, description: MusicDescription, seconds: float, seed: int) -> Track:
+        """Ask for the song, and fetch it from the store.
+
+        Raises `InputError` for a seed that would lose digits on its way, `CloudError` when the endpoint fails, and
+        `ModelError` for an answer that is not the song that was asked for.
+        """
+        check_request(seconds, seed)
+        if seed >= SEED_LIMIT:
+            raise InputError(f"a seed for an endpoint must be below 2**53; got {seed}")
+        asked = {"description": description.model_dump(mode="json"), "seconds": seconds, "seed": seed}
+        (prediction,) = endpoints.predict(self._settings, self._endpoint, [asked])
+        return self._fetch(_card_address(prediction), asked)
+
+    def _fetch(self, address: str, asked: dict[str, Any]) -> Track:
+        import soundfile
+
+        root = self._store.address("card.json").removesuffix("card.json")
+        if not address.startswith(root):
+            raise ModelError(f"the endpoint's song lies at {address!r}, outside of the store {root!r}")
+        prefix = address.removeprefix(root).removesuffix("card.json")
+        card = TrackCard.from_json(self._store.get(f"{prefix}card.json"))
+        got = {
+            "description": card.description.model_dump(mode="json"),
+            "seconds": card.requested.duration_s,
+            "seed": card.seed,
+        }
+        if got != asked:
+            raise ModelError(f"the endpoint gave another song than the one that was asked for: {address}")
+        files = {name: self._store.get(prefix + name) for name in card.files}
+        if broken := [name for name, data in files.items() if sha256(data) != card.files[name]]:
+            raise ModelError(f"{', '.join(broken)} beside {address} is not what the card says")
+        try:
+            audio, sample_rate = soundfile.read(io.BytesIO(files["track.wav"]), dtype="float32", always_2d=True)
+        except (KeyError, soundfile.SoundFileError) as error:
+            raise ModelError(f"the audio beside {address} cannot be read: {error}") from None
+        return Track(audio=audio.T, sample_rate=sample_rate, files=files, card=card)
+
+
+def _card_address(prediction: Any) -> str:
+    address = prediction.get("card") if isinstance(prediction, dict) else None
+    if not isinstance(address, str) or not address.endswith("/card.json"):
+        raise ModelError("the endpoint's answer names no card")
+    return address

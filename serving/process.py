@@ -8,7 +8,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection
@@ -51,16 +51,17 @@ class Running:
 
 
 @contextmanager
-def running(settings: Settings) -> Iterator[Running]:
+def running(settings: Settings, variables: Mapping[str, str] | None = None) -> Iterator[Running]:
     """A server under `settings`, ready, on a free port of this machine; ended in order by SIGTERM.
 
+    `variables` are others that Vertex AI sets, such as ``AIP_STORAGE_URI``.
     Raises `ModelError` with the end of its log when it ends by itself.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("MELODIFY_", "AIP_"))}
-    environment |= {"AIP_HTTP_PORT": str(port), **_variables(settings)}
+    environment |= {"AIP_HTTP_PORT": str(port), **_variables(settings), **(variables or {})}
     with tempfile.TemporaryDirectory() as folder, Path(folder, "log").open("wb") as log:
         process = subprocess.Popen(command("127.0.0.1", port), env=environment, stdout=log, stderr=log)  # noqa: S603
         try:

@@ -23,6 +23,7 @@ from pydantic import BaseModel, ValidationError
 
 from emulators import gcs
 from emulators.lyria import LyriaRoutes
+from emulators.registry import PARENT, RegistryRoutes, check_labels
 from emulators.server import Emulator, Refused, Request, route
 from melodify_lib.dataset import read
 from melodify_lib.describe.heads import load
@@ -31,7 +32,6 @@ from melodify_lib.errors import MelodifyError
 from melodify_lib.nouns import Caption
 from melodify_lib.tuning.local import tune
 
-_PARENT = r"/v1/(?P<parent>projects/[^/]+/locations/[^/]+)"
 _CODES = {
     400: "INVALID_ARGUMENT",
     401: "UNAUTHENTICATED",
@@ -45,7 +45,7 @@ _CONTENT_FIELDS = {
 }  # fmt: skip
 
 
-class VertexEmulator(LyriaRoutes, Emulator):
+class VertexEmulator(LyriaRoutes, RegistryRoutes, Emulator):
     """`respond` is the untuned model: the user's text → answer, a JSON value or, for what is not JSON, a text.
 
     Jobs wait before they train while `hold` is cleared.
@@ -61,20 +61,23 @@ class VertexEmulator(LyriaRoutes, Emulator):
         self.models: dict[str, dict[str, Any]] = {}
         self.endpoints: dict[str, dict[str, Any]] = {}
         self._describers: dict[str, LocalDescriber] = {}
-        self._operations: dict[str, int] = {}
+        self.machine: dict[str, str] = {}
         self._ids = itertools.count(1001)
         super().__init__()
+
+    def next_id(self) -> str:
+        return str(next(self._ids))
 
     def error(self, status: int, message: str) -> Any:
         return {"error": {"code": status, "message": message, "status": _CODES.get(status, "INTERNAL")}}
 
-    @route("POST", _PARENT + r"/(?P<model>publishers/google/models/[^/:]+):generateContent")
+    @route("POST", PARENT + r"/(?P<model>publishers/google/models/[^/:]+):generateContent")
     def generate_content(self, request: Request, parent: str, model: str) -> Any:
         self.authorise(request)
         question, config = read_question(request.body)
         return content(self.respond(question), model, question, config.max_output_tokens)
 
-    @route("POST", _PARENT + r"/endpoints/(?P<number>\d+):generateContent")
+    @route("POST", PARENT + r"/endpoints/(?P<number>\d+):generateContent")
     def generate_tuned(self, request: Request, parent: str, number: str) -> Any:
         self.authorise(request)
         endpoint = self._one(self.endpoints, f"{parent}/endpoints/{number}")
@@ -88,18 +91,16 @@ class VertexEmulator(LyriaRoutes, Emulator):
         assert set(config.response_schema.required) <= set(answer) <= set(config.response_schema.properties)
         return content(answer, endpoint["name"], question, config.max_output_tokens)
 
-    @route("POST", _PARENT + r"/tuningJobs")
+    @route("POST", PARENT + r"/tuningJobs")
     def create_job(self, request: Request, parent: str) -> Any:
         self.authorise(request)
         asked = known(types.TuningJob, request.body)
         if asked.base_model is None or asked.supervised_tuning_spec is None:
             raise Refused(400, "baseModel and supervisedTuningSpec are required")
-        for label in (*asked.labels, *asked.labels.values()):
-            if len(label) > 63 or not label.replace("-", "").replace("_", "").isalnum() or label != label.lower():
-                raise Refused(400, f"Invalid label {label!r}")
+        check_labels(asked.labels)
         job = {
             **request.body,
-            "name": f"{parent}/tuningJobs/{next(self._ids)}",
+            "name": f"{parent}/tuningJobs/{self.next_id()}",
             "state": "JOB_STATE_PENDING",
             "createTime": datetime.now(UTC).isoformat(),
         }
@@ -107,7 +108,7 @@ class VertexEmulator(LyriaRoutes, Emulator):
         threading.Thread(target=self._run, args=(job, parent), daemon=True).start()
         return dict(job)
 
-    @route("GET", _PARENT + r"/tuningJobs")
+    @route("GET", PARENT + r"/tuningJobs")
     def list_jobs(self, request: Request, parent: str) -> Any:
         """Newest first, in pages of two."""
         self.authorise(request)
@@ -116,12 +117,12 @@ class VertexEmulator(LyriaRoutes, Emulator):
         more = {"nextPageToken": str(start + 2)} if len(jobs) > start + 2 else {}
         return {"tuningJobs": jobs[start : start + 2], **more}
 
-    @route("GET", _PARENT + r"/tuningJobs/(?P<number>\d+)")
+    @route("GET", PARENT + r"/tuningJobs/(?P<number>\d+)")
     def get_job(self, request: Request, parent: str, number: str) -> Any:
         self.authorise(request)
         return dict(self._one(self.jobs, f"{parent}/tuningJobs/{number}"))
 
-    @route("POST", _PARENT + r"/tuningJobs/(?P<number>\d+):cancel")
+    @route("POST", PARENT + r"/tuningJobs/(?P<number>\d+):cancel")
     def cancel_job(self, request: Request, parent: str, number: str) -> Any:
         self.authorise(request)
         job = self._one(self.jobs, f"{parent}/tuningJobs/{number}")
@@ -130,56 +131,6 @@ class VertexEmulator(LyriaRoutes, Emulator):
         job["state"] = "JOB_STATE_CANCELLED"
         job["error"] = {"code": 1, "message": "The job was cancelled by its user."}
         return {}
-
-    @route("GET", _PARENT + r"/models/(?P<number>\d+)(?:@\d+)?")
-    def get_model(self, request: Request, parent: str, number: str) -> Any:
-        self.authorise(request)
-        return self._one(self.models, f"{parent}/models/{number}")
-
-    @route("GET", _PARENT + r"/endpoints/(?P<number>\d+)")
-    def get_endpoint(self, request: Request, parent: str, number: str) -> Any:
-        self.authorise(request)
-        return self._one(self.endpoints, f"{parent}/endpoints/{number}")
-
-    @route("POST", _PARENT + r"/endpoints/(?P<number>\d+):undeployModel")
-    def undeploy(self, request: Request, parent: str, number: str) -> Any:
-        self.authorise(request)
-        endpoint = self._one(self.endpoints, f"{parent}/endpoints/{number}")
-        left = [one for one in endpoint["deployedModels"] if one["id"] != request.body["deployedModelId"]]
-        if len(left) == len(endpoint["deployedModels"]):
-            raise Refused(404, "no such deployed model")
-        endpoint["deployedModels"] = left
-        return self._operation(parent)
-
-    @route("DELETE", _PARENT + r"/endpoints/(?P<number>\d+)")
-    def delete_endpoint(self, request: Request, parent: str, number: str) -> Any:
-        self.authorise(request)
-        if self._one(self.endpoints, f"{parent}/endpoints/{number}")["deployedModels"]:
-            raise Refused(400, "the endpoint has deployed models")
-        del self.endpoints[f"{parent}/endpoints/{number}"]
-        return self._operation(parent)
-
-    @route("DELETE", _PARENT + r"/models/(?P<number>\d+)")
-    def delete_model(self, request: Request, parent: str, number: str) -> Any:
-        self.authorise(request)
-        name = self._one(self.models, f"{parent}/models/{number}")["name"]
-        if any(name == one["model"] for endpoint in self.endpoints.values() for one in endpoint["deployedModels"]):
-            raise Refused(400, "the model is deployed")
-        del self.models[name]
-        return self._operation(parent)
-
-    @route("GET", _PARENT + r"/operations/(?P<number>\d+)")
-    def get_operation(self, request: Request, parent: str, number: str) -> Any:
-        """Done when it is looked at for the second time."""
-        self.authorise(request)
-        self._operations[number] += 1
-        name = f"{parent}/operations/{number}"
-        return {"name": name, "done": True, "response": {}} if self._operations[number] > 1 else {"name": name}
-
-    def _operation(self, parent: str) -> Any:
-        number = str(next(self._ids))
-        self._operations[number] = 0
-        return {"name": f"{parent}/operations/{number}", "done": False}
 
     def _one(self, among: dict[str, dict[str, Any]], name: str) -> dict[str, Any]:
         if name not in among:
@@ -217,16 +168,16 @@ class VertexEmulator(LyriaRoutes, Emulator):
         epochs = int(spec["hyperParameters"]["epochCount"])
         stats["tuningStepCount"] = str(epochs * len(examples) // 16)
         job["tuningJobMetadata"] = {"completedEpochCount": str(epochs)}
-        model, endpoint = f"{parent}/models/{next(self._ids)}", f"{parent}/endpoints/{next(self._ids)}"
+        model, endpoint = f"{parent}/models/{self.next_id()}", f"{parent}/endpoints/{self.next_id()}"
         self._describers[model] = describer
         self.models[model] = {"name": model, "displayName": job["tunedModelDisplayName"], "labels": job["labels"]}
         self.endpoints[endpoint] = {
             "name": endpoint,
             "displayName": job["tunedModelDisplayName"],
-            "deployedModels": [{"id": str(next(self._ids)), "model": model}],
+            "deployedModels": [{"id": self.next_id(), "model": model}],
         }
         job["tunedModel"] = {"model": f"{model}@1", "endpoint": endpoint}
-        job["experiment"] = f"{parent}/metadataStores/default/contexts/{next(self._ids)}"
+        job["experiment"] = f"{parent}/metadataStores/default/contexts/{self.next_id()}"
         job["state"] = "JOB_STATE_SUCCEEDED"
 
     def _fetch(self, uri: str, path: Path) -> Path:

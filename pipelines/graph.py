@@ -17,7 +17,7 @@ TASKS = ("load-describer", "rework-caption", "play-and-store")
 
 @dataclass(frozen=True)
 class Resources:
-    """The machine that a task gets on Vertex AI; what is empty is left to the service. kfp.local ignores it."""
+    """The machine that a task gets on Vertex AI; what is empty is left to the service. kfp.local warns of it."""
 
     cpu: str = ""
     """Cores, as ``"4"``."""

@@ -145,3 +145,14 @@ def test_the_pipeline_and_compose_make_the_same_song(composer: Composer, photogr
     made = run(arguments(photograph, settings, seconds=4, seed=3), settings)
     assert made.card == composer.compose(photograph, seconds=4, seed=3).card
     assert stages.musician(settings).version == made.card.musician
+
+
+def test_another_musician_keeps_the_first_two_steps_cached(
+    photograph: Path, untrained: dict[str, Path], tmp_path: Path
+) -> None:
+    settings = Settings.load(store=tmp_path / "store")
+    run(arguments(photograph, settings, seconds=4), settings)
+    other = settings.model_copy(update={"musician": "musicgen", "checkpoint": str(untrained["mono"])})
+    made = run(arguments(photograph, other, seconds=4), other)
+    assert made.tasks == {"load-describer": "cached", "rework-caption": "cached", "play-and-store": "done"}
+    assert made.card.musician.name == "musicgen"

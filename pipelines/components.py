@@ -15,20 +15,19 @@ def load_describer(
     caption: dict[str, Any],
     image_sha256: str,
     genre: str,
-    describer: str,
-    describer_model: str,
+    describer_settings: dict[str, Any],
     describer_version: str,
     model: Output[Model],
     request: Output[Artifact],
 ) -> None:
     """Load the text model, keep the copy that this run uses, and set its input.
 
-    caption:           a `Caption` as JSON
-    genre:             one of the twenty, or "" to let the describer choose
-    describer_model:   folder of a tuned describer, or "" for the one that ships
-    describer_version: the version expected there
-    model:             the text model
-    request:           what is asked of it: caption, genre and the picture's hash, as JSON
+    caption:            a `Caption` as JSON
+    genre:              one of the twenty, or "" to let the describer choose
+    describer_settings: the `Settings` that concern the describer
+    describer_version:  the version expected of it
+    model:              the text model
+    request:            what is asked of it: caption, genre and the picture's hash, as JSON
     """
     import json
     from pathlib import Path
@@ -38,20 +37,23 @@ def load_describer(
     from melodify_lib.nouns import Caption
     from melodify_lib.settings import Settings
 
-    loaded = stages.describer(Settings.load(describer=describer, describer_model=describer_model or None))
+    loaded = stages.describer(Settings.load(**describer_settings))
     if loaded.version.version != describer_version:
         raise PipelineError(f"the describer is {loaded.version.version}; the run was submitted for {describer_version}")
     loaded.export(Path(model.path))
-    model.metadata["describer"] = describer
+    model.metadata["describer"] = loaded.version.name
     model.metadata["version"] = describer_version
     asked = {"caption": Caption.model_validate(caption).model_dump(), "genre": genre, "image_sha256": image_sha256}
     Path(request.path).write_text(json.dumps(asked, ensure_ascii=False), encoding="utf-8")
 
 
-def rework_caption(model: Input[Model], request: Input[Artifact], description: Output[Artifact]) -> None:
+def rework_caption(
+    model: Input[Model], request: Input[Artifact], describer_settings: dict[str, Any], description: Output[Artifact]
+) -> None:
     """Rework the caption into a music description with the text model.
 
-    description: a `MusicDescription` as JSON; its metadata has the prompt that MusicGen would read
+    describer_settings: as for `load_describer`, whose copy of the model is used
+    description:        a `MusicDescription` as JSON; its metadata has the prompt that MusicGen would read
     """
     import json
     from pathlib import Path
@@ -61,7 +63,7 @@ def rework_caption(model: Input[Model], request: Input[Artifact], description: O
     from melodify_lib.settings import Settings
 
     asked = json.loads(Path(request.path).read_text(encoding="utf-8"))
-    describer = stages.describer(Settings.load(describer=model.metadata["describer"], describer_model=Path(model.path)))
+    describer = stages.describer(Settings.load(**{**describer_settings, "describer_model": model.path}))
     result = describer.describe(Caption.model_validate(asked["caption"]), asked["genre"] or None)
     Path(description.path).write_text(result.to_json(), encoding="utf-8")
     description.metadata["prompt"] = result.to_prompt()
@@ -74,21 +76,19 @@ def play_and_store(
     captioner: dict[str, Any],
     seconds: float,
     seed: int,
-    musician: str,
+    musician_settings: dict[str, Any],
     musician_version: str,
-    soundfont: str,
-    store: str,
     song: Output[Artifact],
     measured: Output[Metrics],
 ) -> None:
     """Make the music and store the track with its card.
 
-    captioner:        the `StageVersion` that wrote the caption, as JSON
-    seconds:          duration of the track in seconds
-    musician_version: the version expected
-    store:            the store's address
-    song:             the card in the store; the track's files lie beside it
-    measured:         what the finished audio measures
+    captioner:         the `StageVersion` that wrote the caption, as JSON
+    seconds:           duration of the track in seconds
+    musician_settings: the `Settings` that concern the musician and the store
+    musician_version:  the version expected
+    song:              the card in the store; the track's files lie beside it
+    measured:          what the finished audio measures
     """
     import json
     from pathlib import Path
@@ -97,9 +97,10 @@ def play_and_store(
     from melodify_lib.errors import PipelineError
     from melodify_lib.nouns import Caption, MusicDescription, StageVersion, sha256
     from melodify_lib.settings import Settings
-    from melodify_lib.store import FolderStore
+    from melodify_lib.store import open_store
 
-    player = stages.musician(Settings.load(musician=musician, soundfont=soundfont or None))
+    settings = Settings.load(**musician_settings)
+    player = stages.musician(settings)
     if player.version.version != musician_version:
         raise PipelineError(f"the musician is {player.version.version}; the run was submitted for {musician_version}")
     asked = json.loads(Path(request.path).read_text(encoding="utf-8"))
@@ -112,7 +113,7 @@ def play_and_store(
     )
     # Named by its card, so that the same request finds the same song and another never overwrites it.
     name = sha256(track.card.to_json().encode())[:16]
-    song.uri = track.put(FolderStore(store), prefix=f"songs/{name}/")
+    song.uri = track.put(open_store(settings), prefix=f"songs/{name}/")
     values = track.card.measured.model_dump(exclude_none=True)
     # A file too: kfp.local takes an artifact without one for lost, and would never find this step in its cache.
     Path(measured.path).write_text(json.dumps(values), encoding="utf-8")

@@ -1,18 +1,50 @@
 """The graph: load the text model and set its input → rework the text → make the music and store it."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kfp import compiler, dsl
 
+from melodify_lib.errors import PipelineError
 from pipelines import components
 
 IMAGE = "python:3.11"
 """Container image of the components. On Vertex, one that has melodify and kfp installed."""
+TASKS = ("load-describer", "rework-caption", "play-and-store")
 
 
-def music_pipeline(image: str = IMAGE) -> Any:
-    """The pipeline as KFP sees it, its components in the container `image`."""
+@dataclass(frozen=True)
+class Resources:
+    """The machine that a task gets on Vertex AI; what is empty is left to the service. kfp.local warns of it."""
+
+    cpu: str = ""
+    """Cores, as ``"4"``."""
+    memory: str = ""
+    """As ``"16G"``."""
+    accelerator: str = ""
+    """As ``"NVIDIA_L4"``."""
+    accelerators: int = 1
+
+    def give(self, task: Any) -> None:
+        """Set them on a task of the graph."""
+        if self.cpu:
+            task.set_cpu_limit(self.cpu)
+        if self.memory:
+            task.set_memory_limit(self.memory)
+        if self.accelerator:
+            task.set_accelerator_type(self.accelerator).set_accelerator_limit(self.accelerators)
+
+
+def music_pipeline(image: str = IMAGE, resources: Mapping[str, Resources] | None = None) -> Any:
+    """The pipeline as KFP sees it, its components in the container `image`; `resources` by the task's name.
+
+    Raises `PipelineError` for resources of a task that there is not.
+    """
+    given = dict(resources or {})
+    if unknown := given.keys() - TASKS:
+        raise PipelineError(f"no task {sorted(unknown)[0]!r} to give resources to; there are: {', '.join(TASKS)}")
     load_describer, rework_caption, play_and_store = (
         # The image brings what it needs; kfp.local takes 0.06 s a component so, and 0.5 s otherwise.
         dsl.component(function, base_image=image, install_kfp_package=False)
@@ -26,24 +58,22 @@ def music_pipeline(image: str = IMAGE) -> Any:
         image_sha256: str,
         describer_version: str,
         musician_version: str,
-        store: str,
-        describer: str = "local",
-        describer_model: str = "",
+        describer_settings: dict[str, Any],
+        musician_settings: dict[str, Any],
         genre: str = "",
-        musician: str = "arranger",
         seconds: float = 20.0,
         seed: int = 0,
-        soundfont: str = "",
     ) -> dsl.Artifact:
         loaded = load_describer(
             caption=caption,
             image_sha256=image_sha256,
             genre=genre,
-            describer=describer,
-            describer_model=describer_model,
+            describer_settings=describer_settings,
             describer_version=describer_version,
         )
-        reworked = rework_caption(model=loaded.outputs["model"], request=loaded.outputs["request"])
+        reworked = rework_caption(
+            model=loaded.outputs["model"], request=loaded.outputs["request"], describer_settings=describer_settings
+        )
         played = play_and_store(
             model=loaded.outputs["model"],
             request=loaded.outputs["request"],
@@ -51,20 +81,19 @@ def music_pipeline(image: str = IMAGE) -> Any:
             captioner=captioner,
             seconds=seconds,
             seed=seed,
-            musician=musician,
+            musician_settings=musician_settings,
             musician_version=musician_version,
-            soundfont=soundfont,
-            store=store,
         )
-        for task in (loaded, reworked, played):
+        for name, task in zip(TASKS, (loaded, reworked, played), strict=True):
             task.set_caching_options(enable_caching=True)
+            given.get(name, Resources()).give(task)
         return played.outputs["song"]
 
     return melodify_music
 
 
-def compile_pipeline(out: Path, image: str = IMAGE) -> Path:
+def compile_pipeline(out: Path, image: str = IMAGE, resources: Mapping[str, Resources] | None = None) -> Path:
     """Write the pipeline's spec to `out` (.yaml or .json), the same bytes each time; return `out`."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    compiler.Compiler().compile(music_pipeline(image), str(out))
+    compiler.Compiler().compile(music_pipeline(image, resources), str(out))
     return out

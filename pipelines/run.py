@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from melodify_lib import stages
-from melodify_lib.errors import PipelineError
+from melodify_lib.errors import PipelineError, SettingsError
 from melodify_lib.image import open_image, read_bytes
 from melodify_lib.music.finish import check_request
 from melodify_lib.nouns import TrackCard, sha256
@@ -19,6 +19,14 @@ from melodify_lib.settings import Settings
 from pipelines.graph import music_pipeline
 
 TaskState = Literal["done", "cached"]
+
+# No credentials and no addresses: a component has those of the machine that it runs on.
+_CLOUD = ("profile", "allow_paid", "project", "location", "bucket")
+_DESCRIBER = (*_CLOUD, "describer", "describer_fallback", "describer_model", "gemini_model")
+_MUSICIAN = (
+    *_CLOUD, "musician", "soundfont", "checkpoint", "device", "precision", "endpoint", "lyria_model", "store",
+    "service_account",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -48,15 +56,26 @@ def arguments(
         "captioner": captioner.version.model_dump(),
         "image_sha256": sha256(data),
         "genre": genre or "",
-        "describer": settings.describer,
-        "describer_model": str(settings.describer_model.resolve()) if settings.describer_model else "",
+        "describer_settings": _dump(settings, _DESCRIBER),
         "describer_version": stages.describer(settings).version.version,
-        "musician": settings.musician,
+        "musician_settings": _dump(settings, _MUSICIAN),
         "musician_version": stages.musician(settings).version.version,
-        "soundfont": str(settings.soundfont.resolve()) if settings.soundfont else "",
         "seconds": float(seconds),
         "seed": seed,
-        "store": str(Path(settings.store).resolve()),
+    }
+
+
+def _dump(settings: Settings, fields: tuple[str, ...]) -> dict[str, Any]:
+    """Those of the settings, for `Settings.load` in a component; a path is absolute, as a component runs elsewhere.
+
+    What is unset goes along as "", so that the component's environment does not fill it.
+    """
+    values = {field: getattr(settings, field) for field in fields}
+    if "store" in values and not settings.store.startswith("gs://"):
+        values["store"] = Path(settings.store)
+    return {
+        field: str(value.resolve()) if isinstance(value, Path) else "" if value is None else value
+        for field, value in values.items()
     }
 
 
@@ -78,6 +97,8 @@ def _run(parameters: dict[str, Any], settings: Settings, caching: bool) -> Run:
     """Artifacts, log and cache go under ``pipeline/`` in the store's folder."""
     from kfp import local
 
+    if settings.store.startswith("gs://"):
+        raise SettingsError(f"a run on this machine needs a folder as store, not {settings.store}; set MELODIFY_STORE")
     root = Path(settings.store).resolve() / "pipeline"
     folder = root / f"run-{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
     folder.mkdir(parents=True)

@@ -9,12 +9,12 @@ import yaml
 from PIL import Image
 
 from melodify_lib import stages
-from melodify_lib.errors import PipelineError
+from melodify_lib.errors import PipelineError, SettingsError
 from melodify_lib.flow import Composer
 from melodify_lib.nouns import TrackCard
 from melodify_lib.settings import Settings
 from pipelines import components
-from pipelines.graph import compile_pipeline
+from pipelines.graph import Resources, compile_pipeline
 from pipelines.run import arguments, run
 
 
@@ -27,10 +27,12 @@ def test_components_work_as_plain_functions(composer: Composer, photograph: Path
     model, request, description, song, measured = (
         artifact(tmp_path / name) for name in ("model", "request", "description", "song", "measured")
     )
-    names = ("caption", "image_sha256", "genre", "describer", "describer_model", "describer_version")
+    names = ("caption", "image_sha256", "genre", "describer_settings", "describer_version")
     components.load_describer(**{name: parameters[name] for name in names}, model=model, request=request)
-    components.rework_caption(model=model, request=request, description=description)
-    names = ("captioner", "seconds", "seed", "musician", "musician_version", "soundfont", "store")
+    components.rework_caption(
+        model=model, request=request, describer_settings=parameters["describer_settings"], description=description
+    )
+    names = ("captioner", "seconds", "seed", "musician_settings", "musician_version")
     components.play_and_store(
         **{name: parameters[name] for name in names},
         model=model, request=request, description=description, song=song, measured=measured,
@@ -41,7 +43,7 @@ def test_components_work_as_plain_functions(composer: Composer, photograph: Path
 
 def test_a_component_refuses_another_version(photograph: Path, tmp_path: Path) -> None:
     parameters = arguments(photograph, Settings.load(), seconds=4)
-    names = ("caption", "image_sha256", "genre", "describer", "describer_model")
+    names = ("caption", "image_sha256", "genre", "describer_settings")
     with pytest.raises(PipelineError, match="heads-0"):
         components.load_describer(
             **{name: parameters[name] for name in names},
@@ -59,6 +61,46 @@ def test_the_spec_is_stable_and_has_three_cached_tasks(tmp_path: Path) -> None:
     assert all(task["cachingOptions"] == {"enableCache": True} for task in tasks.values())
     image = yaml.safe_load(compile_pipeline(tmp_path / "3.yaml", image="example/image@sha256:0").read_text())
     assert "example/image@sha256:0" in json.dumps(image["deploymentSpec"])
+
+
+def test_resources_are_data_of_a_task(tmp_path: Path) -> None:
+    given = {"play-and-store": Resources(cpu="4", memory="16G", accelerator="NVIDIA_L4")}
+    spec = yaml.safe_load(compile_pipeline(tmp_path / "spec.yaml", resources=given).read_text())
+    executors = spec["deploymentSpec"]["executors"]
+    limits = executors["exec-play-and-store"]["container"]["resources"]
+    assert limits["resourceCpuLimit"] == "4"
+    assert limits["resourceMemoryLimit"] == "16G"
+    assert limits["accelerator"] == {
+        "type": "NVIDIA_L4",
+        "count": "1",
+        "resourceType": "NVIDIA_L4",
+        "resourceCount": "1",
+    }
+    assert "resources" not in executors["exec-rework-caption"]["container"]
+    with pytest.raises(PipelineError, match=r"no task 'play'.*play-and-store"):
+        compile_pipeline(tmp_path / "spec.yaml", resources={"play": Resources(cpu="4")})
+
+
+def test_parameters_have_no_secret_and_no_address_and_are_the_submitters(
+    photograph: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    addresses = ("vertex_base_url", "gcs_base_url", "iam_base_url", "openai_base_url")
+    settings = Settings.load(
+        access_token="ya29.hidden", openai_api_key="sk-hidden", **dict.fromkeys(addresses, "http://hidden")
+    )
+    parameters = arguments(photograph, settings, seconds=4)
+    assert "hidden" not in json.dumps(parameters)
+    assert "musician" not in parameters["describer_settings"], "another musician keeps the first two steps cached"
+    monkeypatch.setenv("MELODIFY_DESCRIBER_FALLBACK", "retrieval")
+    assert Settings.load(**parameters["describer_settings"]).describer_fallback == ""
+
+
+def test_a_local_run_needs_a_folder(photograph: Path) -> None:
+    settings = Settings.load(store="gs://bucket/songs")
+    parameters = arguments(photograph, settings, seconds=4)
+    assert parameters["musician_settings"]["store"] == "gs://bucket/songs"
+    with pytest.raises(SettingsError, match="gs://bucket/songs"):
+        run(parameters, settings)
 
 
 ALL = ["load-describer", "rework-caption", "play-and-store"]
@@ -103,3 +145,14 @@ def test_the_pipeline_and_compose_make_the_same_song(composer: Composer, photogr
     made = run(arguments(photograph, settings, seconds=4, seed=3), settings)
     assert made.card == composer.compose(photograph, seconds=4, seed=3).card
     assert stages.musician(settings).version == made.card.musician
+
+
+def test_another_musician_keeps_the_first_two_steps_cached(
+    photograph: Path, untrained: dict[str, Path], tmp_path: Path
+) -> None:
+    settings = Settings.load(store=tmp_path / "store")
+    run(arguments(photograph, settings, seconds=4), settings)
+    other = settings.model_copy(update={"musician": "musicgen", "checkpoint": str(untrained["mono"])})
+    made = run(arguments(photograph, other, seconds=4), other)
+    assert made.tasks == {"load-describer": "cached", "rework-caption": "cached", "play-and-store": "done"}
+    assert made.card.musician.name == "musicgen"

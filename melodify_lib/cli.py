@@ -204,7 +204,7 @@ def tune(
         learning_rate_multiplier=learning_rate_multiplier,
         adapter_size=adapter_size,
         budget=budget,
-        on_event=lambda text: err.print(Text(_printable(text))),
+        on_event=_say,
     )
     with _progress("Tuning") as on_progress:
         chosen = tuner_of(Settings.load(tuner=tuner), plan)
@@ -305,7 +305,7 @@ def dataset_build(
             teacher=teacher,
             budget=budget,
             rate=rate,
-            on_estimate=lambda estimate: err.print(Text(_printable(estimate))),
+            on_estimate=lambda estimate: _say(str(estimate)),
             on_progress=on_progress,
             **options,
         )
@@ -493,19 +493,34 @@ def pipeline_run(
     musician: MusicianName = None,
     describer_model: DescriberModel = None,
     cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Take what was made before.")] = True,
+    runner: Annotated[
+        str | None, typer.Option(help="Where: local (kfp.local) or vertex (Vertex AI, paid) (MELODIFY_RUNNER).")
+    ] = None,
+    request: Annotated[
+        str, typer.Option(help="Vertex AI: the same picture and options are one job, unless this differs.")
+    ] = "",
     as_json: Json = False,
 ) -> None:
-    """Run the pipeline for a picture, step by step, on this machine."""
+    """Run the pipeline for a picture, step by step, on this machine or on Vertex AI.
+
+    On Vertex AI, Ctrl-C cancels the job. One whose watching was cut off goes on: the same command takes it up again.
+    """
     from melodify_lib.settings import Settings
 
     pipeline = _pipelines("run")
-    settings = Settings.load(musician=musician, describer_model=describer_model)
+    settings = Settings.load(musician=musician, describer_model=describer_model, runner=runner)
     with _status("Captioning") as status:
         parameters = pipeline.arguments(image, settings, seconds=seconds, seed=seed, genre=_genre(genre))
         status("Running the pipeline")
-        run = pipeline.run(parameters, settings, caching=cache)
+        run = pipeline.run(
+            parameters,
+            settings,
+            caching=cache,
+            request=request,
+            on_event=_say,
+        )
     if as_json:
-        typer.echo(json.dumps({"tasks": run.tasks, "song": str(run.song), "card": str(run.card_address)}))
+        typer.echo(json.dumps({"tasks": run.tasks, "song": run.song, "card": run.card_address}))
     else:
         _print_table({**run.tasks, "song": run.song, "card": run.card_address, "seconds": f"{run.seconds:.1f}"})
 
@@ -529,6 +544,10 @@ def _progress(text: str) -> Iterator[Any]:
     with Progress(console=err, transient=True, disable=not err.is_terminal) as progress:
         task = progress.add_task(text, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def _say(text: str) -> None:
+    err.print(Text(_printable(text)))
 
 
 def _genre(name: str | None) -> str | None:

@@ -64,6 +64,16 @@ def put_all(store: Store, prefix: str, files: Mapping[str, bytes]) -> None:
         store.put(prefix + name, data)
 
 
+def name_in(store: Store, address: str) -> str:
+    """The name of what has `address` in `store`. Raises `StoreError` for an address outside of it."""
+    root = store.address("x")[:-1]
+    name = address.removeprefix(root)
+    if not address.startswith(root):
+        raise StoreError(f"{address!r} does not lie in the store {root!r}")
+    check_name(name)
+    return name
+
+
 def open_store(settings: Settings) -> Store:
     """The store that the settings name: a folder, or a bucket (gs://…)."""
     if settings.store.startswith("gs://"):

@@ -30,6 +30,7 @@ def load_describer(
     request:            what is asked of it: caption, genre and the picture's hash, as JSON
     """
     import json
+    import tempfile
     from pathlib import Path
 
     from melodify_lib import stages
@@ -37,11 +38,16 @@ def load_describer(
     from melodify_lib.nouns import Caption
     from melodify_lib.settings import Settings
 
-    loaded = stages.describer(Settings.load(**describer_settings))
+    wanted = dict(describer_settings)
+    if str(wanted["describer_model"]).startswith("gs://"):
+        from melodify_lib.cloud.objects import download_folder
+
+        address, wanted["describer_model"] = wanted["describer_model"], tempfile.mkdtemp()
+        download_folder(Settings.load(**wanted), address, Path(wanted["describer_model"]), ["*"])
+    loaded = stages.describer(Settings.load(**wanted))
     if loaded.version.version != describer_version:
         raise PipelineError(f"the describer is {loaded.version.version}; the run was submitted for {describer_version}")
     loaded.export(Path(model.path))
-    model.metadata["describer"] = loaded.version.name
     model.metadata["version"] = describer_version
     asked = {"caption": Caption.model_validate(caption).model_dump(), "genre": genre, "image_sha256": image_sha256}
     Path(request.path).write_text(json.dumps(asked, ensure_ascii=False), encoding="utf-8")
@@ -53,7 +59,8 @@ def rework_caption(
     """Rework the caption into a music description with the text model.
 
     describer_settings: as for `load_describer`, whose copy of the model is used
-    description:        a `MusicDescription` as JSON; its metadata has the prompt that MusicGen would read
+    description:        a `MusicDescription` as JSON; its metadata has the prompt that MusicGen would read, and who
+                        made it
     """
     import json
     from pathlib import Path
@@ -63,14 +70,16 @@ def rework_caption(
     from melodify_lib.settings import Settings
 
     asked = json.loads(Path(request.path).read_text(encoding="utf-8"))
-    describer = stages.describer(Settings.load(**{**describer_settings, "describer_model": model.path}))
+    describer = stages.DescriberWithFallback(Settings.load(**{**describer_settings, "describer_model": model.path}))
     result = describer.describe(Caption.model_validate(asked["caption"]), asked["genre"] or None)
-    Path(description.path).write_text(result.to_json(), encoding="utf-8")
-    description.metadata["prompt"] = result.to_prompt()
+    Path(description.path).write_text(result.description.to_json(), encoding="utf-8")
+    description.metadata["prompt"] = result.description.to_prompt()
+    description.metadata["describer"] = result.describer.model_dump()
+    if result.fallback_from is not None:
+        description.metadata["fallback_from"] = result.fallback_from.model_dump()
 
 
 def play_and_store(
-    model: Input[Model],
     request: Input[Artifact],
     description: Input[Artifact],
     captioner: dict[str, Any],
@@ -105,11 +114,13 @@ def play_and_store(
         raise PipelineError(f"the musician is {player.version.version}; the run was submitted for {musician_version}")
     asked = json.loads(Path(request.path).read_text(encoding="utf-8"))
     track = player.play(MusicDescription.parse(Path(description.path).read_text(encoding="utf-8")), seconds, seed)
+    fell_back = description.metadata.get("fallback_from")
     track = track.with_card(
         image_sha256=asked["image_sha256"],
         caption=Caption.model_validate(asked["caption"]),
         captioner=StageVersion.model_validate(captioner),
-        describer=StageVersion(name=model.metadata["describer"], version=model.metadata["version"]),
+        describer=StageVersion.model_validate(description.metadata["describer"]),
+        fallback_from=StageVersion.model_validate(fell_back) if fell_back else None,
     )
     # Named by its card, so that the same request finds the same song and another never overwrites it.
     name = sha256(track.card.to_json().encode())[:16]

@@ -75,7 +75,6 @@ def music_pipeline(image: str = IMAGE, resources: Mapping[str, Resources] | None
             model=loaded.outputs["model"], request=loaded.outputs["request"], describer_settings=describer_settings
         )
         played = play_and_store(
-            model=loaded.outputs["model"],
             request=loaded.outputs["request"],
             description=reworked.outputs["description"],
             captioner=captioner,

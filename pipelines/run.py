@@ -1,24 +1,22 @@
-"""Run the compiled pipeline on this machine, with kfp.local: each step in a process of its own, cached."""
+"""A run of the pipeline for a picture, wherever the settings have it run."""
 
-import contextlib
-import re
-import secrets
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from graphlib import TopologicalSorter
+from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from melodify_lib import stages
-from melodify_lib.errors import PipelineError, SettingsError
+from melodify_lib.errors import CardError, PipelineError, SettingsError, StoreError
 from melodify_lib.image import open_image, read_bytes
 from melodify_lib.music.finish import check_request
 from melodify_lib.nouns import TrackCard, sha256
 from melodify_lib.settings import Settings
-from pipelines.graph import music_pipeline
+from melodify_lib.store import FolderStore, Store, name_in, open_store, put_all
 
-TaskState = Literal["done", "cached"]
+RUNNERS = {"local": "pipelines.local", "vertex": "pipelines.vertex"}
+"""Name in the settings → module with a function ``run``."""
 
 # No credentials and no addresses: a component has those of the machine that it runs on.
 _CLOUD = ("profile", "allow_paid", "project", "location", "bucket")
@@ -31,38 +29,99 @@ _MUSICIAN = (
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run: each task's state in order, where the card lies, and the card."""
+    """A finished run: each task's state ("done" or "cached") in order, the card and its address, the song's files."""
 
-    tasks: dict[str, TaskState]
-    card_address: Path
+    tasks: dict[str, str]
+    card_address: str
     card: TrackCard
+    files: dict[str, bytes]
     seconds: float
 
     @property
-    def song(self) -> Path:
-        """The track, beside its card."""
-        return self.card_address.with_name("track.wav")
+    def song(self) -> str:
+        """Address of the track, beside its card."""
+        return f"{self.card_address.removesuffix('card.json')}track.wav"
+
+    def save(self, folder: Path | str) -> None:
+        """Write the files and ``card.json`` into `folder`."""
+        put_all(FolderStore(folder), "", {**self.files, "card.json": self.card.to_json().encode()})
 
 
 def arguments(
     image: bytes | Path | str, settings: Settings, *, seconds: float = 20, seed: int = 0, genre: str | None = None
 ) -> dict[str, Any]:
-    """The pipeline's parameters for a picture: its caption, and which models are to be used."""
+    """The pipeline's parameters for a picture: its caption, and which models are to be used.
+
+    For a run on Vertex AI, a describer in a folder is put into the store first.
+    """
     check_request(seconds, seed)
     data = read_bytes(image)
     captioner = stages.captioner(settings)
+    describer_settings = _dump(settings, _DESCRIBER)
+    if settings.runner == "vertex" and settings.describer_model is not None:
+        describer_settings["describer_model"] = _upload(settings.describer_model, open_store(settings))
     return {
         "caption": captioner.caption(open_image(data)).model_dump(mode="json"),
         "captioner": captioner.version.model_dump(),
         "image_sha256": sha256(data),
         "genre": genre or "",
-        "describer_settings": _dump(settings, _DESCRIBER),
+        "describer_settings": describer_settings,
         "describer_version": stages.describer(settings).version.version,
         "musician_settings": _dump(settings, _MUSICIAN),
         "musician_version": stages.musician(settings).version.version,
         "seconds": float(seconds),
         "seed": seed,
     }
+
+
+def run(
+    parameters: dict[str, Any],
+    settings: Settings,
+    *,
+    caching: bool = True,
+    request: str = "",
+    on_event: Callable[[str], None] = lambda text: None,
+) -> Run:
+    """Run the pipeline with `parameters` from `arguments`; a song that is no longer whole in the store is made again.
+
+    On Vertex AI, which is paid for, the same parameters under the same `request` are one job: it is found again by
+    whoever asks for the same. `on_event` hears what becomes of each task. Raises `PipelineError`, naming the task that
+    failed.
+    """
+    if settings.runner not in RUNNERS:
+        raise SettingsError(f"no runner {settings.runner!r}; choose one of: {', '.join(RUNNERS)} (MELODIFY_RUNNER)")
+    runner = import_module(RUNNERS[settings.runner])
+    started = time.monotonic()
+    for again in ("", "again"):
+        with_caching = caching and not again
+        tasks, address = runner.run(
+            parameters, settings, caching=with_caching, request=request + again, on_event=on_event
+        )
+        store = open_store(settings.model_copy(update={"store": parameters["musician_settings"]["store"]}))
+        if (song := _read_whole(store, address)) is not None:
+            return Run(tasks, address, *song, time.monotonic() - started)
+    raise PipelineError(f"the song at {address} is not whole, though it was made anew; look at the store")
+
+
+def _read_whole(store: Store, address: str) -> tuple[TrackCard, dict[str, bytes]] | None:
+    """The card, and the files that it names; None where one is missing or is another."""
+    try:
+        name = name_in(store, address)
+        card = TrackCard.from_json(store.get(name))
+        files = {file: store.get(name.removesuffix("card.json") + file) for file in card.files}
+    except (CardError, StoreError):
+        return None
+    return (card, files) if all(sha256(data) == card.files[file] for file, data in files.items()) else None
+
+
+def _upload(folder: Path, store: Store) -> str:
+    """Put a describer's folder into the store, under the hash of its content; its address there."""
+    files = {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.is_file()}
+    prefix = f"models/{sha256(repr([(name, sha256(data)) for name, data in files.items()]).encode())[:32]}/"
+    if len(store.list(prefix)) < len(files):
+        for name, data in files.items():
+            store.put(prefix + name, data)
+    return store.address(prefix + next(iter(files))).rpartition("/")[0]
 
 
 def _dump(settings: Settings, fields: tuple[str, ...]) -> dict[str, Any]:
@@ -77,63 +136,3 @@ def _dump(settings: Settings, fields: tuple[str, ...]) -> dict[str, Any]:
         field: str(value.resolve()) if isinstance(value, Path) else "" if value is None else value
         for field, value in values.items()
     }
-
-
-def run(parameters: dict[str, Any], settings: Settings, *, caching: bool = True) -> Run:
-    """Run the pipeline with `parameters` from `arguments`; a song that is no longer whole in the store is made again.
-
-    Raises `PipelineError`, naming the task that failed, what it said last, and where the log is.
-    """
-    done = _run(parameters, settings, caching)
-    return done if _is_whole(done) else _run(parameters, settings, caching=False)
-
-
-def _is_whole(done: Run) -> bool:
-    files = {done.card_address.with_name(name): digest for name, digest in done.card.files.items()}
-    return all(path.is_file() and sha256(path.read_bytes()) == digest for path, digest in files.items())
-
-
-def _run(parameters: dict[str, Any], settings: Settings, caching: bool) -> Run:
-    """Artifacts, log and cache go under ``pipeline/`` in the store's folder."""
-    from kfp import local
-
-    if settings.store.startswith("gs://"):
-        raise SettingsError(f"a run on this machine needs a folder as store, not {settings.store}; set MELODIFY_STORE")
-    root = Path(settings.store).resolve() / "pipeline"
-    folder = root / f"run-{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
-    folder.mkdir(parents=True)
-    pipeline = music_pipeline()
-    local.init(
-        runner=local.SubprocessRunner(use_venv=False),
-        pipeline_root=str(folder),
-        enable_caching=caching,
-        cache_root=str(root / "cache"),
-    )
-    started = time.monotonic()
-    log = folder / "log.txt"
-    with log.open("w", encoding="utf-8") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
-        try:
-            card = Path(pipeline(**parameters).output.uri)
-        except RuntimeError as error:
-            file.flush()
-            raise PipelineError(f"{_reason(error, log)}; the log is {log}") from None
-    return Run(
-        # kfp.local does not say which tasks it took from its cache; those it ran left their output here.
-        tasks={task: "done" if any(folder.glob(f"*/{task}")) else "cached" for task in _tasks(pipeline)},
-        card_address=card,
-        card=TrackCard.from_json(card.read_bytes()),
-        seconds=time.monotonic() - started,
-    )
-
-
-def _tasks(pipeline: Any) -> list[str]:
-    """Names of the pipeline's tasks, each after those that it waits for."""
-    waits = {name: list(task.dependent_tasks) for name, task in pipeline.pipeline_spec.root.dag.tasks.items()}
-    return list(TopologicalSorter(waits).static_order())
-
-
-def _reason(error: RuntimeError, log: Path) -> str:
-    """Which task failed, and the exception that its process printed last."""
-    task = re.sub(r"\x1b\[\d+m", "", str(error)).rpartition("failed: ")[2].strip(" '.")
-    raised = re.findall(r"^\s*[\w.]+(?:Error|Exception|Interrupt): .*$", log.read_text(encoding="utf-8"), re.MULTILINE)
-    return f"task {task!r} failed" + (f": {raised[-1].strip().removeprefix('melodify_lib.errors.')}" if raised else "")

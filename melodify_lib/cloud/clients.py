@@ -48,7 +48,7 @@ def async_openai(settings: Settings) -> AsyncOpenAI:
 
 
 def _openai(settings: Settings, kind: str) -> Any:
-    _require_paid(settings, f"OpenAI ({settings.openai_model})")
+    require_paid(settings, f"OpenAI ({settings.openai_model})")
     try:
         import openai
     except ModuleNotFoundError as error:
@@ -67,7 +67,7 @@ def _openai(settings: Settings, kind: str) -> Any:
 
 def gemini(settings: Settings) -> genai.Client:
     """The client of Gemini on Vertex AI. Raises `PaidError`, or `SettingsError` where the project is missing."""
-    _require_paid(settings, f"Gemini on Vertex AI ({settings.gemini_model})")
+    require_paid(settings, f"Gemini on Vertex AI ({settings.gemini_model})")
     project = _project(settings)
     try:
         from google import genai
@@ -90,7 +90,7 @@ def gemini(settings: Settings) -> genai.Client:
 
 def storage_client(settings: Settings) -> storage.Client:
     """The client of Cloud Storage. Raises `PaidError`, or `SettingsError` where the project is missing."""
-    _require_paid(settings, "Cloud Storage")
+    require_paid(settings, "Cloud Storage")
     project = _project(settings)
     try:
         from google.cloud import storage
@@ -106,7 +106,7 @@ def vertex(settings: Settings, service: Callable[..., Client], *, address: str |
     `address` is that of a dedicated endpoint.
     Raises `PaidError`, or `SettingsError` where the project is missing.
     """
-    _require_paid(settings, "Vertex AI")
+    require_paid(settings, "Vertex AI")
     _project(settings)
     options: dict[str, Any] = {
         "api_endpoint": address or settings.vertex_base_url or f"{settings.location}-aiplatform.googleapis.com"
@@ -122,7 +122,7 @@ def parent(settings: Settings) -> str:
 
 def session(settings: Settings) -> AuthorizedSession:
     """For what no client of Vertex AI can do: HTTP requests with the right to do it. Raises `PaidError`."""
-    _require_paid(settings, "Vertex AI")
+    require_paid(settings, "Vertex AI")
     try:
         import google.auth
         from google.auth.transport.requests import AuthorizedSession
@@ -250,7 +250,8 @@ def redact(text: str, settings: Settings) -> str:
     return _KEY.sub("[key]", text)
 
 
-def _require_paid(settings: Settings, what: str) -> None:
+def require_paid(settings: Settings, what: str) -> None:
+    """Raise `PaidError` where the settings allow nothing that costs money."""
     if not settings.allow_paid:
         raise PaidError(f"{what} costs money, which the settings do not allow; set MELODIFY_ALLOW_PAID=true to use it")
 

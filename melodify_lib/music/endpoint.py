@@ -14,7 +14,7 @@ from melodify_lib.cloud import clients, endpoints
 from melodify_lib.errors import InputError, ModelError
 from melodify_lib.music.finish import check_request
 from melodify_lib.nouns import MusicDescription, StageVersion, Track, TrackCard, sha256
-from melodify_lib.store import open_store
+from melodify_lib.store import name_in, open_store
 
 if TYPE_CHECKING:
     from google.cloud.aiplatform_v1.types import Endpoint
@@ -34,6 +34,7 @@ class EndpointMusician:
     """A `Musician` that asks another. The track is the other's, with its card."""
 
     def __init__(self, settings: Settings) -> None:
+        clients.require_paid(settings, "an endpoint of Vertex AI")
         self._settings = settings
         self._name = endpoints.own_endpoint(settings)
         self._store = open_store(settings)
@@ -68,10 +69,7 @@ class EndpointMusician:
     def _fetch(self, address: str, asked: dict[str, Any]) -> Track:
         import soundfile
 
-        root = self._store.address("card.json").removesuffix("card.json")
-        if not address.startswith(root):
-            raise ModelError(f"the endpoint's song lies at {address!r}, outside of the store {root!r}")
-        prefix = address.removeprefix(root).removesuffix("card.json")
+        prefix = name_in(self._store, address).removesuffix("card.json")
         card = TrackCard.from_json(self._store.get(f"{prefix}card.json"))
         got = {
             "description": card.description.model_dump(mode="json"),

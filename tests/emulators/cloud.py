@@ -1,4 +1,4 @@
-"""The whole cloud on this machine: OpenAI, Vertex AI and Cloud Storage, and the settings under which they are reached.
+"""The whole cloud on this machine: OpenAI, Vertex AI, Cloud Storage and IAM, and the settings that reach them.
 
 python -m emulators                       # starts it, says how to use it, and waits
 python -m emulators melodify doctor       # starts it for one command
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from emulators.gcs import BUCKET, gcs
+from emulators.iam import IamEmulator
 from emulators.openai import OpenAIEmulator
 from emulators.pupil import Pupil
 from emulators.vertex import VertexEmulator
@@ -21,6 +22,8 @@ from melodify_lib.nouns import Caption
 from melodify_lib.settings import Settings
 
 PROJECT = "melodify"
+ACCOUNT = "melodify@melodify.iam.gserviceaccount.com"
+IMAGE = "us-central1-docker.pkg.dev/melodify/melodify/serving:local"
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,12 @@ def cloud() -> Iterator[Cloud]:
     """All servers, with keys that are new each time."""
     key, token = (secrets.token_urlsafe(24) for _ in range(2))
     model = Untuned()
-    with gcs() as gcs_url, OpenAIEmulator(model, key) as openai, VertexEmulator(model, token, gcs_url) as vertex:
+    with (
+        gcs() as gcs_url,
+        IamEmulator(token, ACCOUNT) as iam,
+        OpenAIEmulator(model, key) as openai,
+        VertexEmulator(model, token, gcs_url) as vertex,
+    ):
         environment = {
             "MELODIFY_PROFILE": "gcp",
             "MELODIFY_PROJECT": PROJECT,
@@ -47,7 +55,11 @@ def cloud() -> Iterator[Cloud]:
             "MELODIFY_VERTEX_BASE_URL": vertex.url,
             "MELODIFY_ACCESS_TOKEN": token,
             "MELODIFY_GCS_BASE_URL": gcs_url,
+            "MELODIFY_IAM_BASE_URL": iam.url,
+            "MELODIFY_SERVICE_ACCOUNT": ACCOUNT,
+            "MELODIFY_IMAGE": IMAGE,
         }
+        vertex.machine = environment
         yield Cloud(openai, vertex, environment)
 
 

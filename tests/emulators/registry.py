@@ -245,7 +245,7 @@ class RegistryRoutes:
                 typed = {"@type": f"type.googleapis.com/google.cloud.aiplatform.v1.{kind}"}
                 one["done"] = {"response": (typed | work()) if kind != "DeleteOperationMetadata" else _EMPTY}
             except Exception as error:
-                one["done"] = {"error": {"code": 9, "message": str(error)}}
+                one["done"] = {"error": {"code": 9, "message": str(error)[-250:]}}
 
         one["thread"] = threading.Thread(target=run, daemon=True)
         one["thread"].start()

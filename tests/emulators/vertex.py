@@ -23,6 +23,7 @@ from pydantic import BaseModel, ValidationError
 
 from emulators import gcs
 from emulators.lyria import LyriaRoutes
+from emulators.pipelines import PipelineRoutes
 from emulators.registry import PARENT, RegistryRoutes, check_labels
 from emulators.server import Emulator, Refused, Request, route
 from melodify_lib.dataset import read
@@ -45,7 +46,7 @@ _CONTENT_FIELDS = {
 }  # fmt: skip
 
 
-class VertexEmulator(LyriaRoutes, RegistryRoutes, Emulator):
+class VertexEmulator(LyriaRoutes, PipelineRoutes, RegistryRoutes, Emulator):
     """`respond` is the untuned model: the user's text → answer, a JSON value or, for what is not JSON, a text.
 
     Jobs wait before they train while `hold` is cleared.

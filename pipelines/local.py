@@ -1,0 +1,64 @@
+"""A run of the pipeline on this machine, with kfp.local: each step in a process of its own, cached."""
+
+import contextlib
+import re
+import secrets
+from collections.abc import Callable
+from datetime import UTC, datetime
+from graphlib import TopologicalSorter
+from pathlib import Path
+from typing import Any
+
+from melodify_lib.errors import PipelineError, SettingsError
+from melodify_lib.settings import Settings
+from pipelines.graph import music_pipeline
+
+
+def run(
+    parameters: dict[str, Any], settings: Settings, *, caching: bool, request: str, on_event: Callable[[str], None]
+) -> tuple[dict[str, str], str]:
+    """Each task's state, and the address of the song's card.
+
+    Artifacts, log and cache go under ``pipeline/`` in the store. Raises `PipelineError`, naming the task that failed,
+    what it said last, and where the log is.
+    """
+    from kfp import local
+
+    del request  # a run on this machine costs nothing, and ends with whoever started it
+    if settings.store.startswith("gs://"):
+        raise SettingsError(f"a run on this machine needs a folder as store, not {settings.store}; set MELODIFY_STORE")
+    root = Path(settings.store).resolve() / "pipeline"
+    folder = root / f"run-{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
+    folder.mkdir(parents=True)
+    pipeline = music_pipeline()
+    local.init(
+        runner=local.SubprocessRunner(use_venv=False),
+        pipeline_root=str(folder),
+        enable_caching=caching,
+        cache_root=str(root / "cache"),
+    )
+    log = folder / "log.txt"
+    with log.open("w", encoding="utf-8") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+        try:
+            card = str(pipeline(**parameters).output.uri)
+        except RuntimeError as error:
+            file.flush()
+            raise PipelineError(f"{reason(error, log)}; the log is {log}") from None
+    # kfp.local does not say which tasks it took from its cache; those it ran left their output here.
+    states = {task: "done" if any(folder.glob(f"*/{task}")) else "cached" for task in _tasks(pipeline)}
+    for task, state in states.items():
+        on_event(f"{task}: {state}")
+    return states, card
+
+
+def _tasks(pipeline: Any) -> list[str]:
+    """Names of the pipeline's tasks, each after those that it waits for."""
+    waits = {name: list(task.dependent_tasks) for name, task in pipeline.pipeline_spec.root.dag.tasks.items()}
+    return list(TopologicalSorter(waits).static_order())
+
+
+def reason(error: RuntimeError, log: Path) -> str:
+    """Which task failed, and the exception that its process printed last."""
+    task = re.sub(r"\x1b\[\d+m", "", str(error)).rpartition("failed: ")[2].strip(" '.")
+    raised = re.findall(r"^\s*[\w.]+(?:Error|Exception|Interrupt): .*$", log.read_text(encoding="utf-8"), re.MULTILINE)
+    return f"task {task!r} failed" + (f": {raised[-1].strip().removeprefix('melodify_lib.errors.')}" if raised else "")

@@ -1,0 +1,237 @@
+"""Model Registry, endpoints and the musician behind one, with the real clients against a server on this machine."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from emulators import gcs
+from emulators.server import DROP, Fault, Reply, Request
+from emulators.vertex import VertexEmulator
+from melodify_lib import stages
+from melodify_lib.cloud import endpoints, retry
+from melodify_lib.errors import CloudError, InputError, MelodifyError, PaidError, SettingsError
+from melodify_lib.flow import replay
+from melodify_lib.nouns import MusicDescription
+from melodify_lib.settings import Settings
+from melodify_lib.store import open_store
+
+TOKEN = "ya29.emulated-0123456789abcdefghij"
+IMAGE = "us-docker.pkg.dev/melodify/melodify/serving:1"
+MUSIC = MusicDescription(
+    description="A calm tune.", genre="jazz", bpm=100, key="C major", moods=("calm",), instruments=("piano",)
+)
+ARRANGER = {"MELODIFY_MUSICIAN": "arranger"}
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    with gcs.gcs() as url:
+        yield url
+
+
+@pytest.fixture
+def vertex(bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[VertexEmulator]:
+    monkeypatch.setattr(retry, "FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr(retry, "DEADLINE_S", 0.5)
+    monkeypatch.setattr(endpoints, "POLL_S", 0.02)
+    with VertexEmulator(lambda text: {}, TOKEN, bucket) as emulator:
+        emulator.machine = {
+            "MELODIFY_ALLOW_PAID": "true",
+            "MELODIFY_PROJECT": "melodify",
+            "MELODIFY_ACCESS_TOKEN": TOKEN,
+            "MELODIFY_GCS_BASE_URL": bucket,
+            "MELODIFY_STORE": f"gs://{gcs.BUCKET}",
+        }
+        yield emulator
+
+
+def settings(vertex: VertexEmulator, **more: Any) -> Settings:
+    fields = {
+        "allow_paid": True,
+        "project": "melodify",
+        "access_token": TOKEN,
+        "vertex_base_url": vertex.url,
+        "gcs_base_url": vertex.gcs_url,
+        "store": f"gs://{gcs.BUCKET}",
+        "musician": "endpoint",
+        "endpoint": endpoints.NAME,
+    }
+    return Settings(**{**fields, **more})
+
+
+def posted(vertex: VertexEmulator, ending: str) -> list[Request]:
+    return [request for request in vertex.log if request.method == "POST" and request.path.endswith(ending)]
+
+
+def test_a_version_is_registered_once_and_a_second_has_the_next_number(vertex: VertexEmulator) -> None:
+    one = settings(vertex)
+    first = endpoints.register(one, IMAGE, environment=ARRANGER, aliases=["candidate"])
+    assert first == "projects/melodify/locations/us-central1/models/melodify-musician@1"
+    assert endpoints.register(one, IMAGE, environment=ARRANGER) == first
+    second = endpoints.register(one, IMAGE.replace(":1", ":2"), environment=ARRANGER)
+    assert second.endswith("@2") and len(posted(vertex, "models:upload")) == 2
+    endpoints.alias(one, second, "candidate")
+    versions = vertex.versions[first.partition("@")[0]]
+    assert [version["versionAliases"] for version in versions] == [["default"], ["candidate"]]
+    assert set(versions[0]["labels"]) == {"melodify-run", "melodify-request", "melodify-expires"}
+
+
+def test_the_song_of_an_endpoint_is_the_song_of_the_same_musician_here(
+    vertex: VertexEmulator, untrained: dict[str, Path], bucket: str
+) -> None:
+    with closing(gcs.client(bucket)) as storage:
+        for path in untrained["mono"].iterdir():
+            if path.is_file():
+                storage.bucket(gcs.BUCKET).blob(f"checkpoint/{path.name}").upload_from_filename(path)
+    one = settings(vertex)
+    served = {"MELODIFY_MUSICIAN": "musicgen", "MELODIFY_SONGS": "2"}
+    model = endpoints.register(one, IMAGE, artifacts=f"gs://{gcs.BUCKET}/checkpoint", environment=served)
+    endpoint, deployed = endpoints.deploy(one, model)
+    musician = stages.musician(one)
+    assert musician.version.version == "melodify-musician@1"
+    track = musician.play(MUSIC, 4, 7)
+    here = stages.musician(Settings(musician="musicgen", checkpoint=str(untrained["mono"])))
+    alone = here.play(MUSIC, 4, 7)
+    assert track.files == alone.files
+    assert track.card.musician.name == "musicgen" and track.card.measured == alone.card.measured
+    here.close()  # type: ignore[attr-defined]
+    endpoints.undeploy(one, endpoint, deployed)
+    assert not vertex.servers
+
+
+def test_a_canary_grows_and_is_rolled_back(vertex: VertexEmulator) -> None:
+    one = settings(vertex)
+    events: list[str] = []
+    models = [endpoints.register(one, f"{IMAGE}{number}", environment=ARRANGER) for number in range(2)]
+    endpoint, old = endpoints.deploy(one, models[0], on_event=events.append)
+    _, new = endpoints.deploy(one, models[1], traffic=10, on_event=events.append)
+    assert vertex.endpoints[endpoint]["trafficSplit"] == {old: 90, new: 10}
+    assert endpoints.deploy(one, models[1], on_event=events.append) == (endpoint, new)
+    assert events[-1] == f"deployed before: {new}" and len(posted(vertex, ":deployModel")) == 2
+    endpoints.split(one, endpoint, {new: 100})
+    assert vertex.endpoints[endpoint]["trafficSplit"] == {new: 100}
+    endpoints.split(one, endpoint, {old: 100, new: 0})
+    endpoints.undeploy(one, endpoint, new)
+    endpoints.undeploy(one, endpoint, new)
+    assert vertex.endpoints[endpoint]["trafficSplit"] == {old: 100} and list(vertex.servers) == [old]
+    track = stages.musician(one).play(MUSIC, 4, 7)
+    assert replay(track.card, Settings()).files == track.files
+    with pytest.raises(CloudError, match="deployed models"):
+        endpoints.delete_endpoint(one, endpoint)
+    endpoints.undeploy(one, endpoint, old)
+    assert endpoints.delete_endpoint(one, endpoint) and not endpoints.delete_endpoint(one, endpoint)
+    assert endpoints.delete_model(one, models[0]) and not endpoints.delete_model(one, models[0])
+    assert not vertex.models and not vertex.endpoints
+
+
+def test_a_deployment_that_was_ordered_by_a_client_that_is_gone_is_found(vertex: VertexEmulator) -> None:
+    one = settings(vertex)
+    model = endpoints.register(one, IMAGE, environment=ARRANGER)
+    start, begun, go_on = vertex._start, threading.Event(), threading.Event()
+
+    def slow(number: str, model: dict[str, Any]) -> None:
+        begun.set()
+        go_on.wait(30)
+        start(number, model)
+
+    vertex._start = slow  # type: ignore[method-assign]
+    threading.Thread(target=endpoints.deploy, args=(one, model), daemon=True).start()
+    assert begun.wait(30)
+    events: list[str] = []
+    threading.Timer(0.3, go_on.set).start()
+    _, deployed = endpoints.deploy(one, model, on_event=events.append)
+    assert events[0].startswith("waiting for ") and events[1] == f"deployed before: {deployed}"
+    assert len(posted(vertex, ":deployModel")) == 1
+
+
+def test_a_server_that_does_not_start_is_an_error_that_says_why(vertex: VertexEmulator) -> None:
+    one = settings(vertex)
+    model = endpoints.register(one, IMAGE, environment={"MELODIFY_MUSICIAN": "nobody"})
+    with pytest.raises(CloudError, match=r"deploying .* failed: .*nobody"):
+        endpoints.deploy(one, model)
+
+
+@pytest.mark.parametrize(
+    "fault", [Reply({}, 503), Reply({}, 429, {"Retry-After": "0"}), DROP, Reply(b"{"), Reply(b"null")], ids=str
+)
+def test_a_fault_that_passes_is_outlived(vertex: VertexEmulator, fault: Fault) -> None:
+    one = settings(vertex)
+    model = endpoints.register(one, IMAGE, environment=ARRANGER)
+    endpoints.deploy(one, model)
+    faults = iter([fault])
+    vertex.fault = lambda request: next(faults, None)
+    assert endpoints.get(one, endpoints.own_endpoint(one)).deployed_models
+    faults = iter([fault])
+    vertex.fault = lambda request: next(faults, None) if request.path.endswith(":predict") else None
+    assert stages.musician(one).play(MUSIC, 4, 7).card.seed == 7
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 429, 503])
+def test_a_fault_that_stays_is_named(vertex: VertexEmulator, status: int) -> None:
+    one = settings(vertex)
+    vertex.fault = lambda request: Reply(vertex.error(status, f"no {TOKEN}"), status)
+    for ask in (lambda: endpoints.register(one, IMAGE), lambda: stages.musician(one).play(MUSIC, 4, 7)):
+        with pytest.raises(CloudError, match=rf"{status}|credentials") as caught:
+            ask()
+        assert TOKEN not in repr(caught.value)
+
+
+@pytest.mark.parametrize(
+    "predictions",
+    [
+        [],
+        [{}, {}],
+        [None],
+        ["card.json"],
+        [{"card": 7}],
+        [{"card": "gs://melodify/songs/nothing/card.json"}],
+        [{"card": "gs://others/card.json"}],
+        [{"card": "gs://melodify/../others/card.json"}],
+        [{"card": "gs://melodify/songs/wrong/card.json"}],
+        [{"card": "gs://melodify/songs/broken/card.json"}],
+        [{"card": "gs://melodify/songs/no-card/card.json"}],
+    ],
+    ids=str,
+)
+def test_an_answer_that_is_not_the_song_is_an_error(vertex: VertexEmulator, predictions: Any) -> None:
+    one = settings(vertex)
+    track = stages.musician(Settings()).play(MUSIC, 4, 7)
+    other = stages.musician(Settings()).play(MUSIC, 4, 8)
+    store = open_store(one)
+    other.put(store, "songs/wrong/")
+    track.put(store, "songs/broken/")
+    store.put("songs/broken/track.wav", b"RIFF")
+    store.put("songs/no-card/card.json", b"{}")
+    endpoints.deploy(one, endpoints.register(one, IMAGE, environment=ARRANGER))
+    vertex.fault = lambda request: Reply({"predictions": predictions}) if request.path.endswith(":predict") else None
+    with pytest.raises(MelodifyError):
+        stages.musician(one).play(MUSIC, 4, 7)
+
+
+def test_what_cannot_be_is_refused_before_anything_is_sent(vertex: VertexEmulator) -> None:
+    one = settings(vertex)
+    with pytest.raises(InputError, match=r"2\*\*53"):
+        stages.musician(one).play(MUSIC, 4, 2**53)
+    with pytest.raises(InputError, match="percent"):
+        endpoints.deploy(one, "m@1", traffic=101)
+    with pytest.raises(InputError, match="100 percent"):
+        endpoints.split(one, "e", {"1": 50})
+    for wrong in ("", "projects/others/locations/us-central1/endpoints/1", "../1"):
+        with pytest.raises(SettingsError, match="MELODIFY_ENDPOINT"):
+            stages.musician(settings(vertex, endpoint=wrong))
+    with pytest.raises(PaidError):
+        stages.musician(settings(vertex, allow_paid=False, store="runs/store"))
+    assert not vertex.log
+
+
+def test_no_request_carries_a_secret_in_its_body(vertex: VertexEmulator) -> None:
+    one = settings(vertex)
+    endpoints.register(one, IMAGE, environment=ARRANGER)
+    assert TOKEN not in json.dumps([request.body for request in vertex.log])

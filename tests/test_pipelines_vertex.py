@@ -1,0 +1,193 @@
+"""The pipeline on Vertex AI, with the real clients against a server on this machine that executes what it is sent."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from emulators.cloud import Cloud, cloud
+from emulators.server import DROP, Fault, Reply
+from melodify_lib.cloud import retry
+from melodify_lib.errors import CloudError, PipelineError, SettingsError
+from melodify_lib.flow import Composer
+from melodify_lib.settings import Settings
+from melodify_lib.store import name_in, open_store
+from pipelines import vertex
+from pipelines.run import Run, arguments, run
+
+ALL = ["load-describer", "rework-caption", "play-and-store"]
+CHOSEN = {"captioner": "local", "describer": "local"}
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[Cloud]:
+    with cloud() as running:
+        yield running
+
+
+@pytest.fixture
+def gcp(servers: Cloud, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
+    monkeypatch.setattr(vertex, "POLL_S", 0.02)
+    monkeypatch.setattr(retry, "FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr(retry, "DEADLINE_S", 0.5)
+    monkeypatch.delenv("MELODIFY_STORE")
+    for name, value in servers.environment.items():
+        monkeypatch.setenv(name, value)
+    servers.vertex.log.clear()
+    yield servers
+    servers.vertex.fault = lambda request: None
+
+
+def made(photograph: Path, seed: int, request: str = "", **more: Any) -> tuple[Run, list[str]]:
+    settings = Settings.load(**{**CHOSEN, **more})
+    events: list[str] = []
+    parameters = arguments(photograph, settings, seconds=4, seed=seed)
+    return run(parameters, settings, request=request, on_event=events.append), events
+
+
+def ordered(gcp: Cloud) -> int:
+    return sum(one.method == "POST" and one.path.endswith("/pipelineJobs") for one in gcp.vertex.log)
+
+
+def test_the_same_song_comes_out_as_here(gcp: Cloud, photograph: Path, composer: Composer, tmp_path: Path) -> None:
+    there, events = made(photograph, 1)
+    assert there.card == composer.compose(photograph, seconds=4, seed=1).card
+    assert there.card_address.startswith("gs://melodify/songs/") and there.tasks == dict.fromkeys(ALL, "done")
+    assert events[0].startswith("submitted: ") and events[-1] == "play-and-store: done"
+    there.save(tmp_path)
+    assert (tmp_path / "track.wav").read_bytes() == there.files["track.wav"]
+    (job,) = [job for job in gcp.vertex.pipeline_jobs.values() if job["name"] in events[0]]
+    assert set(job["labels"]) == {"melodify-run", "melodify-request", "melodify-expires"}
+    assert gcp.environment["MELODIFY_ACCESS_TOKEN"] not in json.dumps(job)
+    assert job["runtimeConfig"]["failurePolicy"] == "PIPELINE_FAILURE_POLICY_FAIL_FAST"
+
+
+def test_a_request_is_one_job_and_another_hits_the_cache(gcp: Cloud, photograph: Path) -> None:
+    first, _ = made(photograph, 2)
+    again, events = made(photograph, 2)
+    assert events[0].startswith("submitted before: ") and ordered(gcp) == 1 and again.card == first.card
+    other, _ = made(photograph, 2, request="another")
+    assert other.tasks == dict.fromkeys(ALL, "cached") and ordered(gcp) == 2 and other.card == first.card
+
+
+def test_a_song_that_is_no_longer_whole_is_made_again(gcp: Cloud, photograph: Path) -> None:
+    first, _ = made(photograph, 3)
+    store = open_store(Settings.load())
+    store.put(name_in(store, first.song), b"RIFF")
+    again, _ = made(photograph, 3)
+    assert again.files == first.files and store.get(name_in(store, first.song)) == first.files["track.wav"]
+    assert again.tasks == dict.fromkeys(ALL, "done")
+
+
+def test_a_tuned_gemini_and_openai_are_asked_by_the_tasks(gcp: Cloud, photograph: Path) -> None:
+    there, _ = made(photograph, 4, captioner="openai", describer="gemini")
+    assert there.card.captioner is not None and there.card.captioner.name == "openai"
+    assert there.card.describer is not None and there.card.describer.name == "gemini"
+    assert any("generateContent" in one.path for one in gcp.vertex.log)
+
+
+def test_a_describer_in_a_folder_is_put_into_the_store(gcp: Cloud, photograph: Path) -> None:
+    from melodify_lib.describe.local import SHIPPED
+
+    there, _ = made(photograph, 5, describer_model=SHIPPED)
+    assert there.card.describer is not None and there.card.describer.name == "local"
+    assert len(open_store(Settings.load()).list("models/")) == sum(path.is_file() for path in SHIPPED.iterdir())
+
+
+def test_a_failed_task_is_named_and_the_next_try_is_another_job(gcp: Cloud, photograph: Path) -> None:
+    settings = Settings.load(**CHOSEN)
+    parameters = {**arguments(photograph, settings, seconds=4, seed=6), "musician_version": "0"}
+    for number in (1, 2):
+        with pytest.raises(
+            PipelineError, match=r"task 'play-and-store' failed: .*submitted for 0.*; its log: https://"
+        ):
+            run(parameters, settings)
+        assert ordered(gcp) == number
+
+
+@pytest.mark.parametrize("fault", [Reply({}, 503), Reply({}, 429, {"Retry-After": "0"}), DROP, Reply(b"{")], ids=str)
+def test_an_order_whose_answer_was_lost_is_one_job(gcp: Cloud, photograph: Path, fault: Fault) -> None:
+    settings = Settings.load(**CHOSEN)
+    parameters = arguments(photograph, settings, seconds=4, seed=7)
+    request = str(fault)
+    create = gcp.vertex.create_pipeline_job
+    answers = iter([fault])
+    routes = gcp.vertex._routes
+
+    def lossy(asked: Any, **names: str) -> Any:
+        job = create(asked, **names)
+        answer = next(answers, job)
+        if answer == DROP:
+            raise ConnectionError
+        return answer
+
+    gcp.vertex._routes = [(method, path, lossy if one == create else one) for method, path, one in routes]
+    before = len(gcp.vertex.pipeline_jobs)
+    try:
+        name = vertex.submit(parameters, settings, request=request)
+    finally:
+        gcp.vertex._routes = routes
+    assert name in gcp.vertex.pipeline_jobs and len(gcp.vertex.pipeline_jobs) == before + 1
+    vertex.cancel(name, settings)
+
+
+@pytest.mark.parametrize(("status", "says"), [(401, "credentials"), (403, "permissions"), (429, "quota"), (503, "503")])
+def test_a_fault_that_stays_is_named(gcp: Cloud, photograph: Path, status: int, says: str) -> None:
+    settings = Settings.load(**CHOSEN)
+    parameters = arguments(photograph, settings, seconds=4, seed=8)
+    gcp.vertex.fault = lambda request: Reply(gcp.vertex.error(status, f"quota of {gcp.vertex.token}"), status)
+    with pytest.raises(CloudError, match=says) as caught:
+        run(parameters, settings)
+    assert gcp.vertex.token not in repr(caught.value)
+
+
+def test_a_client_that_is_killed_while_it_waits_finds_its_job_again(gcp: Cloud, photograph: Path) -> None:
+    command = [sys.executable, "-c", "from melodify_lib.cli import main; main()"]
+    command += ["pipeline", "run", str(photograph), "--seconds", "4", "--seed", "9"]
+    environment = {**os.environ, "MELODIFY_CAPTIONER": "local", "MELODIFY_DESCRIBER": "local"}
+    client = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not ordered(gcp):
+        time.sleep(0.02)
+    client.send_signal(signal.SIGKILL)
+    client.communicate()
+    done = subprocess.run([*command, "--json"], env=environment, capture_output=True, text=True, check=True)
+    assert ordered(gcp) == 1 and "submitted before" in done.stderr
+    assert json.loads(done.stdout)["song"].startswith("gs://melodify/songs/")
+
+
+def test_an_interrupt_cancels_the_job(gcp: Cloud, photograph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings.load(**CHOSEN)
+    parameters = arguments(photograph, settings, seconds=4, seed=10)
+
+    def interrupted(*_: Any, **__: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(vertex, "wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(parameters, settings)
+    assert list(gcp.vertex.pipeline_jobs.values())[-1]["state"] == "PIPELINE_STATE_CANCELLED"
+
+
+def test_what_is_missing_is_said_before_anything_is_ordered(gcp: Cloud, photograph: Path) -> None:
+    for wrong, says in (({"image": ""}, "MELODIFY_IMAGE"), ({"runner": "airflow"}, "local, vertex")):
+        settings = Settings.load(**CHOSEN).model_copy(update=wrong)
+        with pytest.raises(SettingsError, match=says):
+            run(arguments(photograph, settings, seconds=4), settings)
+    assert not ordered(gcp)
+
+
+def test_the_server_refuses_what_the_service_would(gcp: Cloud, photograph: Path) -> None:
+    settings = Settings.load(**CHOSEN)
+    parameters = arguments(photograph, settings, seconds=4)
+    for wrong, says in (({"mood": "calm"}, "unknown parameter"), ({"seed": "seven"}, "no NUMBER_INTEGER")):
+        with pytest.raises(CloudError, match=says):
+            vertex.submit({**parameters, **wrong}, settings)

@@ -5,6 +5,7 @@ An object appears whole or not at all, under a name such as ``songs/3f2a/track.w
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import secrets
@@ -48,9 +49,14 @@ class Store(Protocol):
         ...
 
 
+def is_name(name: str) -> bool:
+    """Can it be the name of an object?"""
+    return _NAME.fullmatch(name) is not None
+
+
 def check_name(name: str) -> None:
     """Raise `StoreError` for what cannot be the name of an object."""
-    if not _NAME.fullmatch(name):
+    if not is_name(name):
         raise StoreError(f"object name {name!r} is not allowed: use letters, digits and _.@=+- between '/'")
 
 
@@ -81,6 +87,28 @@ def open_store(settings: Settings) -> Store:
 
         return GcsStore(settings)
     return FolderStore(settings.store)
+
+
+def put_folder(store: Store, folder: Path) -> str:
+    """Store the files right in `folder`, a model, under ``models/`` and the hash of their content; the new address.
+
+    What is there already is not stored again.
+    """
+    digests = {path: _digest(path) for path in sorted(folder.iterdir()) if path.is_file() and path.name[0] != "."}
+    if not digests:
+        raise StoreError(f"there are no files in {folder}")
+    content = repr([(path.name, digest) for path, digest in digests.items()])
+    prefix = f"models/{hashlib.sha256(content.encode()).hexdigest()[:32]}/"
+    there = set(store.list(prefix))
+    for path in digests:
+        if prefix + path.name not in there:
+            store.put(prefix + path.name, path.read_bytes())
+    return store.address(prefix + path.name).rpartition("/")[0]
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class FolderStore:
@@ -116,7 +144,7 @@ class FolderStore:
     def list(self, prefix: str = "") -> list[str]:
         files = (path for path in self.root.rglob("*") if path.is_file())
         names = (path.relative_to(self.root).as_posix() for path in files)
-        return sorted(name for name in names if name.startswith(prefix) and _NAME.fullmatch(name))
+        return sorted(name for name in names if name.startswith(prefix) and is_name(name))
 
     def delete(self, name: str) -> None:
         path = self._path(name)

@@ -13,7 +13,7 @@ from melodify_lib.image import open_image, read_bytes
 from melodify_lib.music.finish import check_request
 from melodify_lib.nouns import TrackCard, sha256
 from melodify_lib.settings import Settings
-from melodify_lib.store import FolderStore, Store, name_in, open_store, put_all
+from melodify_lib.store import FolderStore, Store, name_in, open_store, put_all, put_folder
 
 RUNNERS = {"local": "pipelines.local", "vertex": "pipelines.vertex"}
 """Name in the settings → module with a function ``run``."""
@@ -59,7 +59,7 @@ def arguments(
     captioner = stages.captioner(settings)
     describer_settings = _dump(settings, _DESCRIBER)
     if settings.runner == "vertex" and settings.describer_model is not None:
-        describer_settings["describer_model"] = _upload(settings.describer_model, open_store(settings))
+        describer_settings["describer_model"] = put_folder(open_store(settings), settings.describer_model)
     return {
         "caption": captioner.caption(open_image(data)).model_dump(mode="json"),
         "captioner": captioner.version.model_dump(),
@@ -112,16 +112,6 @@ def _read_whole(store: Store, address: str) -> tuple[TrackCard, dict[str, bytes]
     except (CardError, StoreError):
         return None
     return (card, files) if all(sha256(data) == card.files[file] for file, data in files.items()) else None
-
-
-def _upload(folder: Path, store: Store) -> str:
-    """Put a describer's folder into the store, under the hash of its content; its address there."""
-    files = {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.is_file()}
-    prefix = f"models/{sha256(repr([(name, sha256(data)) for name, data in files.items()]).encode())[:32]}/"
-    if len(store.list(prefix)) < len(files):
-        for name, data in files.items():
-            store.put(prefix + name, data)
-    return store.address(prefix + next(iter(files))).rpartition("/")[0]
 
 
 def _dump(settings: Settings, fields: tuple[str, ...]) -> dict[str, Any]:

@@ -123,10 +123,10 @@ def test_a_canary_grows_and_is_rolled_back(vertex: VertexEmulator) -> None:
     assert vertex.endpoints[endpoint]["trafficSplit"] == {old: 100} and list(vertex.servers) == [old]
     track = stages.musician(one).play(MUSIC, 4, 7)
     assert replay(track.card, Settings()).files == track.files
-    with pytest.raises(CloudError, match="deployed models"):
-        endpoints.delete_endpoint(one, endpoint)
-    endpoints.undeploy(one, endpoint, old)
-    assert endpoints.delete_endpoint(one, endpoint) and not endpoints.delete_endpoint(one, endpoint)
+    _, third = endpoints.deploy(one, models[1], traffic=0)
+    with pytest.raises(InputError, match="all the traffic"):
+        endpoints.undeploy(one, endpoint, old)
+    assert third == new and endpoints.delete_endpoint(one, endpoint) and not endpoints.delete_endpoint(one, endpoint)
     assert endpoints.delete_model(one, models[0]) and not endpoints.delete_model(one, models[0])
     assert not vertex.models and not vertex.endpoints
 
@@ -235,3 +235,12 @@ def test_no_request_carries_a_secret_in_its_body(vertex: VertexEmulator) -> None
     one = settings(vertex)
     endpoints.register(one, IMAGE, environment=ARRANGER)
     assert TOKEN not in json.dumps([request.body for request in vertex.log])
+
+
+def test_the_token_goes_to_no_address_that_is_not_the_services(vertex: VertexEmulator) -> None:
+    one = settings(vertex)
+    endpoints.deploy(one, endpoints.register(one, IMAGE, environment=ARRANGER))
+    there = vertex.endpoints[endpoints.own_endpoint(one)]
+    there |= {"dedicatedEndpointEnabled": True, "dedicatedEndpointDns": "evil.example.com"}
+    with pytest.raises(CloudError, match=r"evil\.example\.com"):
+        stages.musician(one).play(MUSIC, 4, 7)

@@ -233,3 +233,26 @@ def _canonical(link: str) -> tuple[bytes, bytes]:
     ]
     digest = hashlib.sha256("\n".join(request).encode()).hexdigest()
     return signature, "\n".join(["GOOG4-RSA-SHA256", query["X-Goog-Date"], scope, digest]).encode()
+
+
+@pytest.mark.parametrize("size", [1000, 9 * 2**20])
+def test_an_upload_that_is_damaged_on_its_way_is_sent_again(proxy: Proxy, bucket: str, size: int) -> None:
+    data_goes_by = "POST" if size < 2000 else "PUT"
+    proxy.faults = [lambda method, path: "damage the request" if method == data_goes_by else None]
+    GcsStore(settings(proxy.url)).put("whole", b"x" * size)
+    assert proxy.hit == 1 and GcsStore(settings(bucket, store=settings(proxy.url).store)).get("whole") == b"x" * size
+
+
+def test_the_address_of_an_upload_is_a_secret(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retry, "DEADLINE_S", 0.1)
+    proxy.faults = [lambda method, path: {"status": 403} if method == "PUT" else None] * 100
+    with pytest.raises(CloudError) as caught:
+        GcsStore(settings(proxy.url)).put("secret", b"x" * (9 * 2**20))
+    assert "upload_id=" not in str(caught.value)
+
+
+def test_hostile_names_are_not_listed(bucket: str) -> None:
+    with closing(gcs.client(bucket)) as storage:
+        for name in ("../evil", ".hidden", "a b", "fine"):
+            storage.bucket(gcs.BUCKET).blob(f"hostile/{name}").upload_from_string(b"")
+    assert GcsStore(settings(bucket, store=f"gs://{gcs.BUCKET}/hostile")).list() == ["fine"]

@@ -32,7 +32,7 @@ Client = TypeVar("Client")
 T = TypeVar("T")
 
 EXTRA = "the cloud needs an extra: pip install 'melodify[cloud]'"
-_KEY = re.compile(r"\b(?:sk-|ya29\.|AIza)[\w*.-]+")
+_KEY = re.compile(r"\b(?:sk-|ya29\.|AIza|upload_id=|X-Goog-Signature=)[\w*.%-]+")
 
 
 def openai(settings: Settings) -> OpenAI:
@@ -164,6 +164,7 @@ def google_errors(settings: Settings, service: str = "Vertex AI") -> Iterator[No
     import requests
     from google.api_core.exceptions import GoogleAPICallError, RetryError
     from google.auth.exceptions import GoogleAuthError
+    from google.cloud.storage.exceptions import DataCorruption
     from google.genai.errors import APIError, UnknownApiResponseError
     from google.protobuf.json_format import ParseError
 
@@ -180,6 +181,8 @@ def google_errors(settings: Settings, service: str = "Vertex AI") -> Iterator[No
     except GoogleAPICallError as error:
         headers = getattr(error.response, "headers", None) or {}
         raise refusal(service, int(error.code or 500), error.message, headers, settings) from None
+    except DataCorruption:
+        raise CloudError(f"{service}: what was sent did not arrive whole; try again") from None
     except (httpx.TransportError, requests.RequestException, RetryError) as error:
         raise CloudError(
             f"{service} did not answer ({type(error).__name__}); check the network",

@@ -7,6 +7,7 @@ asked for before, by a client that was killed perhaps, is found and not made a s
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -33,6 +34,7 @@ SHARED_S = 60.0
 POLL_S, OPERATION_S = 2.0, 3600.0
 """How often a long-running operation is looked at, at first, and how long; a deployment takes ten minutes."""
 _CONFLICT, _NOT_FOUND = 409, 404
+_DEDICATED = re.compile(r"[a-z0-9-]+\.[a-z0-9-]+-[0-9]+\.prediction\.vertexai\.goog")
 
 OnEvent = Callable[[str], None]
 
@@ -87,6 +89,18 @@ def register(
     return f"{made.model}@{made.model_version_id}"
 
 
+def container_environment(settings: Settings, musician: str) -> dict[str, str]:
+    """What the image needs to know to play into the settings' store. No secret: it acts as its service account."""
+    fields = {
+        "musician": musician,
+        "store": settings.store,
+        "project": settings.project,
+        "location": settings.location,
+        "allow_paid": "true",  # of Cloud Storage
+    }
+    return {f"MELODIFY_{name.upper()}": value for name, value in fields.items()}
+
+
 def alias(settings: Settings, model: str, name: str) -> None:
     """Let the alias `name` mean the version `model`, and no other."""
     from google.cloud.aiplatform_v1 import ModelServiceClient
@@ -128,6 +142,8 @@ def deploy(
     if accelerator_type:
         machine |= {"accelerator_type": accelerator_type, "accelerator_count": accelerators}
     deployed: Any = {
+        # Of two who order the same at once, the service refuses one.
+        "id": _number(model),
         "model": model,
         "display_name": NAME,
         "service_account": settings.service_account,
@@ -165,7 +181,10 @@ def split(settings: Settings, endpoint: str, shares: Mapping[str, int]) -> None:
 
 
 def undeploy(settings: Settings, endpoint: str, deployed: str) -> None:
-    """Take a deployment off its endpoint; the others share its traffic. One that is not there is passed over."""
+    """Take a deployment off its endpoint; the others share its traffic. One that is not there is passed over.
+
+    Raises `InputError` where it has all the traffic and there are others: say first, with `split`, who gets it.
+    """
     from google.cloud.aiplatform_v1 import EndpointServiceClient
 
     client = clients.vertex(settings, EndpointServiceClient)
@@ -173,6 +192,8 @@ def undeploy(settings: Settings, endpoint: str, deployed: str) -> None:
     if there is None or deployed not in {one.id for one in there.deployed_models}:
         return
     rest = {key: value for key, value in there.traffic_split.items() if key != deployed}
+    if not any(rest.values()) and len(there.deployed_models) > 1:
+        raise InputError(f"{deployed} has all the traffic of {endpoint}; give it to others first (`split`)")
     operation = clients.ask_google(
         settings,
         lambda: client.undeploy_model(
@@ -183,10 +204,15 @@ def undeploy(settings: Settings, endpoint: str, deployed: str) -> None:
 
 
 def delete_endpoint(settings: Settings, endpoint: str) -> bool:
-    """Delete an endpoint that serves nothing any more; False when it was not there."""
+    """Delete an endpoint, with what it serves; False when it was not there."""
     from google.cloud.aiplatform_v1 import EndpointServiceClient
 
     client = clients.vertex(settings, EndpointServiceClient)
+    there = _found(settings, lambda: client.get_endpoint(name=endpoint, retry=None))
+    if there is None:
+        return False
+    for one in sorted(there.deployed_models, key=lambda one: there.traffic_split.get(one.id, 0)):  # the busiest last
+        undeploy(settings, endpoint, one.id)
     return _delete(settings, lambda: client.delete_endpoint(name=endpoint, retry=None), endpoint)
 
 
@@ -216,6 +242,8 @@ def predict(settings: Settings, endpoint: Endpoint, instances: Sequence[Mapping[
             f"{size:,} bytes are more than an endpoint takes ({REQUEST_MAX_BYTES:,}); ask for less at once"
         )
     own = endpoint.dedicated_endpoint_dns if endpoint.dedicated_endpoint_enabled else None
+    if own and not _DEDICATED.fullmatch(own):  # the token is sent there
+        raise CloudError(f"{own!r} is no address of a dedicated endpoint of Vertex AI; look at {endpoint.name}")
     client = clients.vertex(settings, PredictionServiceClient, address=own)
     seconds = settings.deadline if own else SHARED_S
     answer = clients.ask_google(
@@ -315,6 +343,11 @@ def _delete(settings: Settings, request: Callable[[], Operation], name: str) -> 
         return False
     wait_for(settings, operation, f"deleting {name}")
     return True
+
+
+def _number(model: str) -> str:
+    """An id of a deployment that follows from its model: at most ten digits, as Vertex AI wants it."""
+    return str(10**9 + int(sha256(model.encode())[:12], 16) % 10**9)
 
 
 def _scaled(shares: Mapping[str, int], total: int) -> dict[str, int]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from melodify_lib.cloud import clients, retry
 from melodify_lib.errors import CloudError, SettingsError, StoreError
-from melodify_lib.store import check_name
+from melodify_lib.store import check_name, is_name
 
 if TYPE_CHECKING:
     from google.auth.credentials import Signing
@@ -54,15 +54,12 @@ class GcsStore:
     def get(self, name: str) -> bytes:
         """As `Store.get`; compared with its checksum."""
         from google.api_core.exceptions import NotFound
-        from google.cloud.storage.exceptions import DataCorruption
 
         def download() -> bytes:
             try:
                 data: bytes = self._blob(name).download_as_bytes(retry=None)
             except NotFound:
-                raise StoreError(f"nothing is stored under {self.address(name)}") from None
-            except DataCorruption:
-                raise CloudError(f"{self.address(name)} arrived damaged; try again") from None
+                raise StoreError(f"nothing is stored under {self.address(name)}, or there is no such bucket") from None
             return data
 
         return self._ask(download)
@@ -70,7 +67,8 @@ class GcsStore:
     def list(self, prefix: str = "") -> list[str]:
         def names() -> list[str]:
             blobs = self._bucket.client.list_blobs(self._bucket, prefix=self._prefix + prefix, retry=None)
-            return sorted(blob.name.removeprefix(self._prefix) for blob in blobs)
+            found = (blob.name.removeprefix(self._prefix) for blob in blobs)
+            return sorted(name for name in found if is_name(name))
 
         return self._ask(names)
 
@@ -129,7 +127,10 @@ class GcsStore:
             )
         except PreconditionFailed:  # another's, or our own whose answer was lost
             there = self._bucket.get_blob(blob.name, retry=None)
-            return there is not None and there.crc32c == _crc32c(data)
+            return there is not None and (there.crc32c, there.size) == (_crc32c(data), len(data))
+        if blob.crc32c != _crc32c(data):
+            blob.delete(if_generation_match=blob.generation, retry=None)
+            raise CloudError(f"{self.address(blob.name.removeprefix(self._prefix))} did not arrive whole; try again")
         return True
 
     def _ask(self, request: Callable[[], T]) -> T:

@@ -7,7 +7,6 @@ and what was asked for.
 from __future__ import annotations
 
 import io
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from melodify_lib.cloud import clients, endpoints
@@ -17,8 +16,6 @@ from melodify_lib.nouns import MusicDescription, StageVersion, Track, TrackCard,
 from melodify_lib.store import name_in, open_store
 
 if TYPE_CHECKING:
-    from google.cloud.aiplatform_v1.types import Endpoint
-
     from melodify_lib.settings import Settings
 
 SEED_LIMIT = 2**53
@@ -39,17 +36,15 @@ class EndpointMusician:
         self._name = endpoints.own_endpoint(settings)
         self._store = open_store(settings)
 
-    @cached_property
-    def _endpoint(self) -> Endpoint:
-        return endpoints.get(self._settings, self._name)
-
     @property
     def version(self) -> StageVersion:
-        """What the endpoint served when it was first looked at. A track's card names who played it."""
+        """What the endpoint serves now, by its share of the traffic. A track's card names who played it."""
+        endpoint = endpoints.get(self._settings, self._name)
         with clients.readable("Vertex AI"):
             served = (
                 f"{one.model.rpartition('/')[2].partition('@')[0]}@{one.model_version_id}"
-                for one in self._endpoint.deployed_models
+                for one in endpoint.deployed_models
+                if endpoint.traffic_split.get(one.id)
             )
             return StageVersion(name="endpoint", version="+".join(sorted(served)) or "nothing deployed")
 
@@ -63,7 +58,7 @@ class EndpointMusician:
         if seed >= SEED_LIMIT:
             raise InputError(f"a seed for an endpoint must be below 2**53; got {seed}")
         asked = {"description": description.model_dump(mode="json"), "seconds": seconds, "seed": seed}
-        (prediction,) = endpoints.predict(self._settings, self._endpoint, [asked])
+        (prediction,) = endpoints.predict(self._settings, endpoints.get(self._settings, self._name), [asked])
         return self._fetch(_card_address(prediction), asked)
 
     def _fetch(self, address: str, asked: dict[str, Any]) -> Track:

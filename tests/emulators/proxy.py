@@ -22,6 +22,7 @@ class Proxy:
 
     reset               the connection is reset before the request is forwarded
     cut the request     half of the request is forwarded, then both connections are closed
+    damage the request  a byte of the request's body is another
     lose the answer     it is forwarded, and the connection reset instead of an answer
     cut the answer      half of the answer's body
     damage the answer   a byte of the answer's body is another
@@ -79,6 +80,8 @@ def _handler(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
                 self.send_half(body)
                 self.reset()
                 return
+            if fault == "damage the request":
+                body = body.replace(b"xxxx", b"xyxx", 1)
             headers = {name: value for name, value in self.headers.items() if name.lower() != "host"}
             answer = requests.request(
                 self.command,

@@ -158,7 +158,14 @@ class RegistryRoutes:
             raise Refused(400, "dedicated_resources.machine_spec.machine_type is required")
         there = {one["id"] for one in deployed(endpoint)}
         self._check_split(body.get("trafficSplit", {}), {"0", *there})
-        made = {**wanted, "id": self.next_id(), "model": model["name"], "modelVersionId": model.get("versionId", "1")}
+        if wanted.get("id") in there:
+            raise Refused(409, f"deployed model {wanted['id']} already exists")
+        made = {
+            **wanted,
+            "id": wanted.get("id") or self.next_id(),
+            "model": model["name"],
+            "modelVersionId": model.get("versionId", "1"),
+        }
 
         def start() -> dict[str, Any]:
             self._start(made["id"], model)
@@ -245,7 +252,7 @@ class RegistryRoutes:
                 typed = {"@type": f"type.googleapis.com/google.cloud.aiplatform.v1.{kind}"}
                 one["done"] = {"response": (typed | work()) if kind != "DeleteOperationMetadata" else _EMPTY}
             except Exception as error:
-                one["done"] = {"error": {"code": 9, "message": str(error)[-250:]}}
+                one["done"] = {"error": {"code": 9, "message": _critical(str(error))}}
 
         one["thread"] = threading.Thread(target=run, daemon=True)
         one["thread"].start()
@@ -293,6 +300,11 @@ class RegistryRoutes:
 
 
 _EMPTY = {"@type": "type.googleapis.com/google.protobuf.Empty"}
+
+
+def _critical(said: str) -> str:
+    """What a server said last of importance."""
+    return next((line for line in said.splitlines() if '"CRITICAL"' in line), said[-250:])
 
 
 def parse(kind: Any, body: dict[str, Any]) -> dict[str, Any]:

@@ -38,6 +38,8 @@ dataset_app = typer.Typer(help="Build, check and count the tuning dataset.", no_
 notebooks_app = typer.Typer(help="Run the notebooks.", no_args_is_help=True)
 evaluate_app = typer.Typer(help="Measure how good a stage is.", no_args_is_help=True)
 pipeline_app = typer.Typer(help="Compile and run the Kubeflow pipeline.", no_args_is_help=True)
+cloud_app = typer.Typer(help="What Melodify made in Google Cloud: list it, clean it away.", no_args_is_help=True)
+app.add_typer(cloud_app, name="cloud")
 app.add_typer(dataset_app, name="dataset")
 app.add_typer(evaluate_app, name="evaluate")
 app.add_typer(notebooks_app, name="notebooks")
@@ -523,6 +525,55 @@ def pipeline_run(
         typer.echo(json.dumps({"tasks": run.tasks, "song": run.song, "card": run.card_address}))
     else:
         _print_table({**run.tasks, "song": run.song, "card": run.card_address, "seconds": f"{run.seconds:.1f}"})
+
+
+@cloud_app.command("list")
+def cloud_list(as_json: Json = False) -> None:
+    """List endpoints, models, pipeline jobs and tuning jobs with our labels, and what they cost an hour."""
+    from melodify_lib.cloud import resources
+    from melodify_lib.settings import Settings
+
+    with _status("Looking"):
+        found = resources.find(Settings.load())
+    if as_json:
+        typer.echo(json.dumps([{**_plain(one), "expires": one.expires and str(one.expires)} for one in found]))
+        return
+    table = Table(box=None, pad_edge=False)
+    for name in ("what", "name", "run", "expires", "state", "price"):
+        table.add_column(name, overflow="fold")
+    for one in found:
+        price = "unknown" if one.dollars_an_hour is None else f"${one.dollars_an_hour:.3f} an hour"
+        table.add_row(one.kind, one.name, one.run, str(one.expires or "never"), one.state, price)
+    out.print(table)
+    total = sum(one.dollars_an_hour or 0 for one in found)
+    typer.echo(f"{len(found)} in all, ${total:.3f} an hour by list prices (melodify_lib/cloud/machines.yaml)")
+
+
+@cloud_app.command("clean")
+def cloud_clean(
+    run: Annotated[str, typer.Option(help="What this run made, expired or not.")] = "",
+    everything: Annotated[bool, typer.Option("--all", help="Everything with our labels.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be deleted, and delete nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Delete what has expired. What is without our labels is never touched. Exit code 1 when something is left."""
+    from melodify_lib.cloud import resources
+    from melodify_lib.settings import Settings
+
+    settings = Settings.load()
+    with _status("Looking"):
+        chosen = resources.choose(resources.find(settings), run=run, everything=everything)
+    if not chosen:
+        typer.echo("nothing to clean")
+        return
+    if dry_run or not yes:
+        for one in chosen:
+            typer.echo(f"{one.kind} {one.name} ({one.state}) would be deleted")
+    if dry_run or not (yes or typer.confirm(f"Delete {len(chosen)}?")):
+        return
+    left = resources.clean(settings, chosen, lambda one, what: typer.echo(_printable(f"{one.kind} {one.name}: {what}")))
+    if left:
+        raise typer.Exit(1)
 
 
 _FELL_BACK = "{0.name}, as {1.name} failed"

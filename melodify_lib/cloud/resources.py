@@ -1,0 +1,210 @@
+"""What Melodify made in the cloud, by its labels: listed, priced, cleaned away."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from melodify_lib.cloud import clients, endpoints, labels, tuned
+from melodify_lib.errors import CloudError, MelodifyError
+from melodify_lib.tables import read_yaml
+
+if TYPE_CHECKING:
+    from melodify_lib.settings import Settings
+
+MACHINES = Path(__file__).with_name("machines.yaml")
+_RUNNING = ("PENDING", "RUNNING", "QUEUED")
+_NOT_FOUND = 404
+
+
+@dataclass(frozen=True)
+class Resource:
+    """Something with our labels. `dollars_an_hour` is its list price; None where its machine is in no table.
+
+    `parts` are what must be deleted with it, by full name.
+    """
+
+    kind: str
+    name: str
+    run: str
+    expires: date | None
+    state: str
+    dollars_an_hour: float | None = 0.0
+    parts: tuple[str, ...] = ()
+
+    def is_expired(self, today: date | None = None) -> bool:
+        """Is its day over? One without a day is never."""
+        return self.expires is not None and self.expires < (today or datetime.now(UTC).date())
+
+
+def find(settings: Settings) -> list[Resource]:
+    """Everything in the settings' project and place that carries our labels. Raises `CloudError`."""
+    jobs = _tuning_jobs(settings)
+    parts = {part for job in jobs for part in job.parts}  # carry the labels of their job
+    found = [*_endpoints(settings), *_models(settings), *_pipeline_jobs(settings), *jobs]
+    return [one for one in found if one.name not in parts]
+
+
+def choose(
+    resources: Iterable[Resource], *, run: str = "", everything: bool = False, today: date | None = None
+) -> list[Resource]:
+    """What is expired; or what `run` made; or all."""
+    return [one for one in resources if everything or (one.run == run if run else one.is_expired(today))]
+
+
+def clean(
+    settings: Settings, resources: Sequence[Resource], on_done: Callable[[Resource, str], None]
+) -> list[Resource]:
+    """Delete `resources`, endpoints before what they serve; those that could not be. `on_done` hears of each."""
+    left = []
+    for one in resources:
+        try:
+            _CLEAN[one.kind](settings, one)
+        except MelodifyError as error:
+            left.append(one)
+            on_done(one, f"not deleted: {error}")
+        else:
+            on_done(one, "deleted")
+    return left
+
+
+def _endpoints(settings: Settings) -> list[Resource]:
+    from google.cloud.aiplatform_v1 import EndpointServiceClient
+
+    client = clients.vertex(settings, EndpointServiceClient)
+    found = clients.ask_google(
+        settings, lambda: list(client.list_endpoints(parent=clients.parent(settings), retry=None))
+    )
+    return [
+        _resource(
+            "endpoint",
+            one,
+            f"serves {len(one.deployed_models)}" if one.deployed_models else "serves nothing",
+            _sum(_hourly(deployed.dedicated_resources) for deployed in one.deployed_models),
+        )
+        for one in _ours(found)
+    ]
+
+
+def _models(settings: Settings) -> list[Resource]:
+    from google.cloud.aiplatform_v1 import ModelServiceClient
+
+    client = clients.vertex(settings, ModelServiceClient)
+    found = clients.ask_google(settings, lambda: list(client.list_models(parent=clients.parent(settings), retry=None)))
+    return [_resource("model", one, f"version {one.version_id}") for one in _ours(found)]
+
+
+def _pipeline_jobs(settings: Settings) -> list[Resource]:
+    from google.cloud.aiplatform_v1 import PipelineServiceClient
+
+    client = clients.vertex(settings, PipelineServiceClient)
+    found = clients.ask_google(
+        settings, lambda: list(client.list_pipeline_jobs(parent=clients.parent(settings), retry=None))
+    )
+    return [_resource("pipeline job", one, one.state.name.removeprefix("PIPELINE_STATE_")) for one in _ours(found)]
+
+
+def _tuning_jobs(settings: Settings) -> list[Resource]:
+    """Jobs that run, and those whose model is still there."""
+    client = clients.gemini(settings)
+    found = clients.ask_google(settings, lambda: list(client.tunings.list(config={"page_size": 100})))
+    resources = []
+    for job in found:
+        if labels.RUN not in (job.labels or {}):
+            continue
+        made = job.tuned_model
+        said = ((made.endpoint, "endpoints"), (made.model, "models")) if made is not None else ()
+        parts = tuple(name for part, kind in said if (name := tuned.own(part or "", kind, settings)))
+        there = tuple(name for name in parts if _is_there(settings, name))
+        if there or not job.has_ended:
+            state = job.state.value.removeprefix("JOB_STATE_") if job.state is not None else "UNKNOWN"
+            resources.append(_resource("tuning job", job, state, parts=there))
+    return resources
+
+
+def _is_there(settings: Settings, name: str) -> bool:
+    from google.cloud.aiplatform_v1 import EndpointServiceClient, ModelServiceClient
+
+    def get() -> object:
+        if "/endpoints/" in name:
+            return clients.vertex(settings, EndpointServiceClient).get_endpoint(name=name, retry=None)
+        return clients.vertex(settings, ModelServiceClient).get_model(name=name, retry=None)
+
+    try:
+        clients.ask_google(settings, get)
+    except CloudError as error:
+        if error.status == _NOT_FOUND:
+            return False
+        raise
+    return True
+
+
+def _ours(found: Iterable[Any]) -> list[Any]:
+    return [one for one in found if labels.RUN in one.labels]
+
+
+def _resource(
+    kind: str, one: Any, state: str, dollars_an_hour: float | None = 0.0, parts: tuple[str, ...] = ()
+) -> Resource:
+    try:
+        expires = date.fromisoformat(one.labels.get(labels.EXPIRES, ""))
+    except ValueError:
+        expires = None
+    return Resource(kind, one.name, one.labels[labels.RUN], expires, state, dollars_an_hour, parts)
+
+
+def _hourly(resources: Any) -> float | None:
+    """Dollars an hour of the machines that are always there; None for what is in no table."""
+    table, spec = read_yaml(MACHINES), resources.machine_spec
+    machine = table["machines"].get(spec.machine_type)
+    accelerator = table["accelerators"].get(spec.accelerator_type.name, None) if spec.accelerator_count else 0.0
+    if machine is None or accelerator is None:
+        return None
+    return float((machine + spec.accelerator_count * accelerator) * max(resources.min_replica_count, 1))
+
+
+def _sum(prices: Iterable[float | None]) -> float | None:
+    total = 0.0
+    for one in prices:
+        if one is None:
+            return None
+        total += one
+    return total
+
+
+def _clean_endpoint(settings: Settings, one: Resource) -> None:
+    endpoints.delete_endpoint(settings, one.name)
+
+
+def _clean_model(settings: Settings, one: Resource) -> None:
+    endpoints.delete_model(settings, one.name)
+
+
+def _clean_pipeline_job(settings: Settings, one: Resource) -> None:
+    from google.cloud.aiplatform_v1 import PipelineServiceClient
+
+    client = clients.vertex(settings, PipelineServiceClient)
+    if one.state in _RUNNING:
+        clients.ask_google(settings, lambda: client.cancel_pipeline_job(name=one.name, retry=None))
+    operation = clients.ask_google(settings, lambda: client.delete_pipeline_job(name=one.name, retry=None))
+    endpoints.wait_for(settings, operation, f"deleting {one.name}")
+
+
+def _clean_tuning_job(settings: Settings, one: Resource) -> None:
+    if one.state in _RUNNING:
+        client = clients.gemini(settings)
+        clients.ask_google(settings, lambda: client.tunings.cancel(name=one.name))
+    for part in one.parts:
+        delete = endpoints.delete_endpoint if "/endpoints/" in part else endpoints.delete_model
+        delete(settings, part)
+
+
+_CLEAN = {
+    "endpoint": _clean_endpoint,
+    "model": _clean_model,
+    "pipeline job": _clean_pipeline_job,
+    "tuning job": _clean_tuning_job,
+}

@@ -539,12 +539,13 @@ def cloud_list(as_json: Json = False) -> None:
         typer.echo(json.dumps([{**_plain(one), "expires": one.expires and str(one.expires)} for one in found]))
         return
     table = Table(box=None, pad_edge=False)
-    for name in ("what", "name", "run", "expires", "state", "price"):
-        table.add_column(name, overflow="fold")
+    for column in ("what", "name", "run", "expires", "state", "price"):
+        table.add_column(column)
     for one in found:
         price = "unknown" if one.dollars_an_hour is None else f"${one.dollars_an_hour:.3f} an hour"
-        table.add_row(one.kind, one.name, one.run, str(one.expires or "never"), one.state, price)
-    out.print(table)
+        name = "/".join(one.name.split("/")[-2:])
+        table.add_row(one.kind, name, one.run, str(one.expires or "never"), one.state, price)
+    out.print(table, width=max(out.width, 160), crop=False)
     total = sum(one.dollars_an_hour or 0 for one in found)
     typer.echo(f"{len(found)} in all, ${total:.3f} an hour by list prices (melodify_lib/cloud/machines.yaml)")
 

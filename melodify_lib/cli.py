@@ -545,7 +545,7 @@ def cloud_list(as_json: Json = False) -> None:
         price = "unknown" if one.dollars_an_hour is None else f"${one.dollars_an_hour:.3f} an hour"
         name = "/".join(one.name.split("/")[-2:])
         table.add_row(one.kind, name, one.run, str(one.expires or "never"), one.state, price)
-    out.print(table, width=max(out.width, 160), crop=False)
+    Console(width=max(out.width, 160)).print(table)
     total = sum(one.dollars_an_hour or 0 for one in found)
     typer.echo(f"{len(found)} in all, ${total:.3f} an hour by list prices (melodify_lib/cloud/machines.yaml)")
 

@@ -577,6 +577,41 @@ def cloud_clean(
         raise typer.Exit(1)
 
 
+@pipeline_app.command("batch")
+def pipeline_batch(
+    pictures: Annotated[str, typer.Argument(metavar="FOLDER|gs://…", help="Where the pictures are.")],
+    seconds: Seconds = 20,
+    seed: Seed = 0,
+    musician: MusicianName = None,
+    parallel: Annotated[int, typer.Option(min=1, help="Tasks at the same time.")] = 2,
+    per_task: Annotated[int, typer.Option(min=1, help="Pictures in a task.")] = 8,
+    as_json: Json = False,
+) -> None:
+    """Make a song for every picture, as a pipeline on this machine; what was made before is found again.
+
+    Exit code 1 when pictures failed; the others are made.
+    """
+    from melodify_lib.settings import Settings
+
+    batch = _pipelines("batch")
+    with _status("Running the pipeline"):
+        results = batch.run_batch(
+            pictures,
+            Settings.load(musician=musician),
+            seconds=seconds,
+            seed=seed,
+            parallel=parallel,
+            per_task=per_task,
+        )
+    if as_json:
+        typer.echo(json.dumps([_plain(one) for one in results], ensure_ascii=False))
+    else:
+        for one in results:
+            typer.echo(_printable(f"{one.state} {one.picture}: {one.song or one.error}"))
+    if any(one.state == "failed" for one in results):
+        raise typer.Exit(1)
+
+
 _FELL_BACK = "{0.name}, as {1.name} failed"
 _PASSED = {True: ("passed", "green"), False: ("failed", "red")}
 _DOING = {"caption": "Looking at the picture", "describe": "Describing the music", "play": "Playing"}

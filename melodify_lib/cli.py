@@ -65,13 +65,27 @@ JsonlFile = Annotated[Path, typer.Argument(metavar="FILE", help="A JSONL file.")
 
 def main() -> None:
     """Run the command line; one line and exit code 1 for anything that Melodify refuses."""
+    from melodify_lib import logs
+
     try:
-        app()
+        with logs.tracing(os.environ.get("MELODIFY_TRACE", "")):
+            app()
     except MelodifyError as error:
         err.print(Text.assemble(("error:", "red"), " ", _printable(error)))
         sys.exit(1)
     except BrokenPipeError:
         sys.exit(1)
+
+
+@app.callback()
+def _begin() -> None:
+    """A picture in, music that fits it out."""
+    from melodify_lib import logs
+
+    if os.environ.get("MELODIFY_LOG_FORMAT"):  # settings take a third of a second, which --help must not
+        from melodify_lib.settings import Settings
+
+        logs.configure(Settings.load())
 
 
 @app.command()

@@ -5,15 +5,19 @@ Only this module and `pipelines` know the order of the stages.
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable
 from pathlib import Path
 
-from melodify_lib import stages
+from melodify_lib import logs, stages
 from melodify_lib.errors import ReplayError
 from melodify_lib.image import open_image, read_bytes
 from melodify_lib.music.finish import check_request
-from melodify_lib.nouns import Track, TrackCard, sha256
+from melodify_lib.nouns import StageVersion, Track, TrackCard, sha256
 from melodify_lib.settings import Settings
+
+log = logging.getLogger(__name__)
 
 
 class Composer:
@@ -40,13 +44,23 @@ class Composer:
         file that is not a usable picture, `InputError` for `seconds` outside 4 to 300.
         """
         check_request(seconds, seed)
+        with logs.tracing():
+            return self._compose(image, seconds, seed, genre, on_stage)
+
+    def _compose(
+        self, image: bytes | Path | str, seconds: float, seed: int, genre: str | None, on_stage: Callable[[str], None]
+    ) -> Track:
         on_stage("caption")
+        started = time.monotonic()
         data = read_bytes(image)
         caption = self.captioner.caption(open_image(data))
+        started = _log("caption", self.captioner.version, sha256(data), started)
         on_stage("describe")
         described = self.describer.describe(caption, genre)
+        started = _log("describe", described.describer, sha256(data), started)
         on_stage("play")
         track = self.musician.play(described.description, seconds, seed)
+        _log("play", track.card.musician, sha256(data), started)
         return track.with_card(
             image_sha256=sha256(data),
             caption=caption,
@@ -54,6 +68,16 @@ class Composer:
             describer=described.describer,
             fallback_from=described.fallback_from,
         )
+
+
+def _log(stage: str, version: StageVersion, picture: str, started: float) -> float:
+    """A stage has ended; nothing of the picture is logged but its hash. Returns the time."""
+    now = time.monotonic()
+    labels = {"stage": stage, "implementation": version.name, "picture": picture[:16]}
+    text = "%s by %s %s in %.2f s"
+    fields = {"logging.googleapis.com/labels": labels}
+    log.info(text, stage, version.name, version.version, now - started, extra={"fields": fields})
+    return now
 
 
 def compose(

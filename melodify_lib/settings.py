@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -59,6 +59,9 @@ class Settings(BaseSettings):
     waiting: int = Field(32, ge=0, le=1000, description="serving: songs that may wait behind them")
     deadline: float = Field(600, gt=0, le=3600, description="serving: seconds that a request may take at most")
     grace: int = Field(30, ge=5, le=3600, description="serving: seconds between SIGTERM and the end")
+
+    log_format: Literal["text", "json"] = Field("text", description="text: warnings; json: all, for Cloud Logging")
+    trace: str = Field("", pattern=r"^([0-9a-f]{32})?$", description="id of all that belongs to a request, in its logs")
 
     tuner: str = Field("", description="who tunes the describer")
     runner: str = Field("", description="where pipelines run: local or vertex")

@@ -5,6 +5,7 @@ job, and nothing is paid for twice.
 """
 
 import json
+import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,6 +16,8 @@ from melodify_lib.errors import CloudError, PipelineError, SettingsError
 from melodify_lib.nouns import sha256
 from melodify_lib.settings import Settings
 from pipelines.graph import TASKS, music_pipeline
+
+log = logging.getLogger("melodify_lib.pipelines")
 
 POLL_S = 10.0
 """How often a job is looked at."""
@@ -82,6 +85,7 @@ def submit(
         there = _find(name, settings)
         if there is None:
             clients.ask_google(settings, lambda job_id=job_id: create(job_id))  # type: ignore[misc]
+            log.info("submitted %s", name)
             on_event(f"submitted: {name}")
             return name
         if state(there) not in ("FAILED", "CANCELLED"):

@@ -18,6 +18,7 @@ from melodify_lib import stages
 from melodify_lib.cloud import endpoints, retry
 from melodify_lib.errors import CloudError, InputError, MelodifyError, PaidError, SettingsError
 from melodify_lib.flow import replay
+from melodify_lib.logs import tracing
 from melodify_lib.nouns import MusicDescription
 from melodify_lib.settings import Settings
 from melodify_lib.store import open_store
@@ -27,6 +28,7 @@ IMAGE = "us-docker.pkg.dev/melodify/melodify/serving:1"
 MUSIC = MusicDescription(
     description="A calm tune.", genre="jazz", bpm=100, key="C major", moods=("calm",), instruments=("piano",)
 )
+TRACE_ID = "0123456789abcdef0123456789abcdef"
 ARRANGER = {"MELODIFY_MUSICIAN": "arranger"}
 
 
@@ -123,6 +125,9 @@ def test_a_canary_grows_and_is_rolled_back(vertex: VertexEmulator) -> None:
     assert vertex.endpoints[endpoint]["trafficSplit"] == {old: 100} and list(vertex.servers) == [old]
     track = stages.musician(one).play(MUSIC, 4, 7)
     assert replay(track.card, Settings()).files == track.files
+    with tracing(TRACE_ID):
+        stages.musician(one).play(MUSIC, 4, 8)
+    assert TRACE_ID in posted(vertex, ":predict")[-1].headers["traceparent"]
     _, third = endpoints.deploy(one, models[1], traffic=0)
     with pytest.raises(InputError, match="all the traffic"):
         endpoints.undeploy(one, endpoint, old)

@@ -8,7 +8,6 @@ request by itself: that is for `melodify_lib.cloud.retry`.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from json import JSONDecodeError
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
 
+from melodify_lib import logs
 from melodify_lib.cloud import retry
 from melodify_lib.errors import CloudError, MissingDependencyError, PaidError, SettingsError
 
@@ -32,7 +32,6 @@ Client = TypeVar("Client")
 T = TypeVar("T")
 
 EXTRA = "the cloud needs an extra: pip install 'melodify[cloud]'"
-_KEY = re.compile(r"\b(?:sk-|ya29\.|AIza|upload_id=|X-Goog-Signature=)[\w*.%-]+")
 
 
 def openai(settings: Settings) -> OpenAI:
@@ -250,7 +249,7 @@ def redact(text: str, settings: Settings) -> str:
     for secret in (settings.openai_api_key, settings.access_token):
         if secret is not None and secret.get_secret_value():
             text = text.replace(secret.get_secret_value(), "[key]")
-    return _KEY.sub("[key]", text)
+    return logs.redact(text)
 
 
 def require_paid(settings: Settings, what: str) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from melodify_lib import logs
 from melodify_lib.cloud import clients, labels, retry, tuned
 from melodify_lib.errors import CloudError, InputError, SettingsError
 from melodify_lib.nouns import sha256
@@ -246,9 +247,12 @@ def predict(settings: Settings, endpoint: Endpoint, instances: Sequence[Mapping[
         raise CloudError(f"{own!r} is no address of a dedicated endpoint of Vertex AI; look at {endpoint.name}")
     client = clients.vertex(settings, PredictionServiceClient, address=own)
     seconds = settings.deadline if own else SHARED_S
+    trace = (("traceparent", logs.traceparent()),) if logs.traceparent() else ()
     answer = clients.ask_google(
         settings,
-        lambda: client.predict(endpoint=endpoint.name, instances=list(instances), timeout=seconds, retry=None),
+        lambda: client.predict(
+            endpoint=endpoint.name, instances=list(instances), timeout=seconds, retry=None, metadata=trace
+        ),
         service="the endpoint",
         timeout=seconds,
         deadline=settings.deadline,

@@ -25,9 +25,9 @@ from pipelines.batch import run_batch
 
 MACHINE, PROCESSORS = "n2-standard-4", 4
 MUSICGEN = 38.6 * 5 / 2
-"""Seconds of audio a minute and processor: bench/endpoint.py's 38.6 songs of 5 s a minute on two, 16 callers, int8."""
+"""Seconds of audio a minute and processor: bench/endpoint.py: 38.6 songs of 5 s a minute on two, 16 callers, int8."""
 CAPTION_TOKENS, DESCRIPTION_TOKENS = (715, 150), (300, 250)
-"""Asked and answered: a picture of 512 × 512 by patches with what is said around it; a caption, an answer. Estimates."""
+"""Asked and answered, estimated: 512 × 512 pixels by patches with what is said around them; a caption."""
 LYRIA_CLIP = 0.06
 """Dollars, second-hand."""
 

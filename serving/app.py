@@ -17,8 +17,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from werkzeug.exceptions import ClientDisconnected, HTTPException, RequestEntityTooLarge
 
 from melodify_lib.errors import MelodifyError
+from melodify_lib.logs import TRACE, trace_of
 from melodify_lib.settings import Settings
-from serving.logs import TRACE, trace_of
 from serving.messages import BODY_MAX_BYTES, RETRY_AFTER_S, Refusal
 from serving.metrics import Metrics
 from serving.service import Service

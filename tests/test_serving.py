@@ -29,11 +29,11 @@ from server import HEALTH, PREDICT, Server, read_answer, server
 
 from emulators import gcs as bucket
 from melodify_lib.errors import ModelError
+from melodify_lib.logs import trace_of
 from melodify_lib.nouns import MusicDescription, TrackCard, sha256
 from melodify_lib.settings import Settings
 from melodify_lib.store import FolderStore
 from serving import COMMAND
-from serving.logs import trace_of
 from serving.process import running
 
 ROOT = Path(__file__).parent.parent

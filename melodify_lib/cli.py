@@ -583,7 +583,7 @@ def cloud_list(as_json: Json = False) -> None:
         price = "unknown" if one.dollars_an_hour is None else f"${one.dollars_an_hour:.3f} an hour"
         name = "/".join(one.name.split("/")[-2:])
         table.add_row(one.kind, name, one.run, str(one.expires or "never"), one.state, price)
-    out.print(table, width=max(out.width, 160), crop=False)
+    Console(width=max(out.width, 160)).print(table)
     total = sum(one.dollars_an_hour or 0 for one in found)
     typer.echo(f"{len(found)} in all, ${total:.3f} an hour by list prices (melodify_lib/cloud/machines.yaml)")
 
@@ -612,6 +612,41 @@ def cloud_clean(
         return
     left = resources.clean(settings, chosen, lambda one, what: typer.echo(_printable(f"{one.kind} {one.name}: {what}")))
     if left:
+        raise typer.Exit(1)
+
+
+@pipeline_app.command("batch")
+def pipeline_batch(
+    pictures: Annotated[str, typer.Argument(metavar="FOLDER|gs://…", help="Where the pictures are.")],
+    seconds: Seconds = 20,
+    seed: Seed = 0,
+    musician: MusicianName = None,
+    parallel: Annotated[int, typer.Option(min=1, help="Tasks at the same time.")] = 2,
+    per_task: Annotated[int, typer.Option(min=1, help="Pictures in a task.")] = 8,
+    as_json: Json = False,
+) -> None:
+    """Make a song for every picture, as a pipeline on this machine; what was made before is found again.
+
+    Exit code 1 when pictures failed; the others are made.
+    """
+    from melodify_lib.settings import Settings
+
+    batch = _pipelines("batch")
+    with _status("Running the pipeline"):
+        results = batch.run_batch(
+            pictures,
+            Settings.load(musician=musician),
+            seconds=seconds,
+            seed=seed,
+            parallel=parallel,
+            per_task=per_task,
+        )
+    if as_json:
+        typer.echo(json.dumps([_plain(one) for one in results], ensure_ascii=False))
+    else:
+        for one in results:
+            typer.echo(_printable(f"{one.state} {one.picture}: {one.song or one.error}"))
+    if any(one.state == "failed" for one in results):
         raise typer.Exit(1)
 
 

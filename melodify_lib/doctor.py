@@ -44,6 +44,7 @@ def examine(settings: Settings | None = None) -> list[Finding]:
         Finding(True, "torch", _torch()),
         *([] if settings.store.startswith("gs://") else [_store(Path(settings.store))]),
         *(_extra(name, modules) for name, modules in _EXTRAS.items()),
+        *_cloud(settings),
     ]
 
 
@@ -77,6 +78,15 @@ def _store(folder: Path) -> Finding:
     return Finding(
         writable, "store", f"{folder.resolve()}{'' if writable else ' cannot be written; set MELODIFY_STORE'}"
     )
+
+
+def _cloud(settings: Settings) -> list[Finding]:
+    """What the cloud says, where the settings allow to ask it."""
+    if not settings.allow_paid:
+        return []
+    from melodify_lib.cloud.checks import check
+
+    return [Finding(*found) for found in check(settings)]
 
 
 def _extra(name: str, modules: tuple[str, ...]) -> Finding:

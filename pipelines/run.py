@@ -114,6 +114,11 @@ def _read_whole(store: Store, address: str) -> tuple[TrackCard, dict[str, bytes]
     return (card, files) if all(sha256(data) == card.files[file] for file, data in files.items()) else None
 
 
+def batch_settings(settings: Settings) -> dict[str, Any]:
+    """All that concerns a song, for a component that makes it whole."""
+    return _dump(settings, tuple(dict.fromkeys(("captioner", "openai_model", *_DESCRIBER, *_MUSICIAN))))
+
+
 def _dump(settings: Settings, fields: tuple[str, ...]) -> dict[str, Any]:
     """Those of the settings, for `Settings.load` in a component; a path is absolute, as a component runs elsewhere.
 

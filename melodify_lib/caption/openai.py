@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from melodify_lib.settings import Settings
 
 LONGEST_SIDE = 512
-"""Pixels: what OpenAI's models see of a picture in low detail."""
+"""Pixels. Tile models see no more of a picture in low detail; by patches of 32 pixels it is 256 of them."""
 MAX_OUTPUT_TOKENS = 1_000
 ATTEMPTS = 2
 INSTRUCTION = """\

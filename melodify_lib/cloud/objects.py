@@ -7,7 +7,7 @@ from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from melodify_lib.cloud.clients import google_errors, storage_client
+from melodify_lib.cloud.clients import ask_google, google_errors, storage_client
 from melodify_lib.errors import CloudError
 
 if TYPE_CHECKING:
@@ -22,8 +22,7 @@ def download_folder(settings: Settings, uri: str, folder: Path, patterns: Sequen
     """
     from filelock import FileLock
 
-    bucket, _, prefix = uri.removeprefix("gs://").partition("/")
-    prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
+    bucket, prefix = _split(uri)
     client = storage_client(settings)
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock"), google_errors(settings, "Cloud Storage"):
@@ -44,3 +43,31 @@ def download_folder(settings: Settings, uri: str, folder: Path, patterns: Sequen
         for path in folder.iterdir():
             if path.is_file() and path.name not in blobs and any(fnmatch(path.name, pattern) for pattern in patterns):
                 path.unlink()
+
+
+def list_names(settings: Settings, uri: str) -> list[str]:
+    """Names right under a gs:// address. Raises `CloudError`."""
+    bucket, prefix = _split(uri)
+
+    def names() -> list[str]:
+        blobs = storage_client(settings).list_blobs(bucket, prefix=prefix, delimiter="/", retry=None)
+        return [blob.name.removeprefix(prefix) for blob in blobs]
+
+    return ask_google(settings, names, service="Cloud Storage")
+
+
+def read(settings: Settings, uri: str, most: int) -> bytes:
+    """The first `most` bytes of an object. Raises `CloudError`."""
+    bucket, _, name = uri.removeprefix("gs://").partition("/")
+
+    def download() -> bytes:
+        data: bytes = storage_client(settings).bucket(bucket).blob(name).download_as_bytes(end=most - 1, retry=None)
+        return data
+
+    return ask_google(settings, download, service="Cloud Storage")
+
+
+def _split(uri: str) -> tuple[str, str]:
+    """Bucket, and prefix with a slash at its end, of a gs:// address."""
+    bucket, _, prefix = uri.removeprefix("gs://").partition("/")
+    return bucket, f"{prefix.strip('/')}/" if prefix.strip("/") else ""

@@ -31,6 +31,7 @@ SEED_LIMIT = 2**32
 NEGATIVE_PROMPT = "vocals, speech"
 LICENCE = "Google Cloud Service Specific Terms, Generative AI Services"
 WATERMARK = "SynthID"
+_KINDS = [f"{form} PCM_{bits}" for form in ("WAV", "WAVEX") for bits in (16, 24, 32)]
 _SAMPLE_RATES = range(8_000, 192_001)
 _ANSWER_MAX_BYTES = 50_000_000
 _LONGEST_S = 300
@@ -97,19 +98,20 @@ def _read(prediction: Any) -> tuple[npt.NDArray[np.float32], int]:
 
     with clients.readable("Lyria"):
         fields = dict(prediction)
-    data = fields.get("bytesBase64Encoded") or fields.get("audioContent")
+    data = fields.get("audioContent") or fields.get("bytesBase64Encoded")
     if not isinstance(data, str) or len(data) > _ANSWER_MAX_BYTES:
         raise ModelError("Lyria's answer has no audio, or too much")
     try:
         with soundfile.SoundFile(io.BytesIO(base64.b64decode(data, validate=True))) as file:
-            if file.format != "WAV" or file.samplerate not in _SAMPLE_RATES or file.channels > 2:
-                raise ModelError(f"Lyria's audio is {file.format}, {file.samplerate} Hz, {file.channels} channels")
+            kind = f"{file.format} {file.subtype}"
+            if kind not in _KINDS or file.samplerate not in _SAMPLE_RATES or file.channels > 2:
+                raise ModelError(f"Lyria's audio is {kind}, {file.samplerate} Hz, {file.channels} channels")
             audio = file.read(_LONGEST_S * file.samplerate, dtype="float32", always_2d=True).T
             sample_rate = int(file.samplerate)
     except (binascii.Error, soundfile.SoundFileError) as error:
         raise ModelError(f"Lyria's audio cannot be read: {error}") from None
-    if not np.isfinite(audio).all():
-        raise ModelError("Lyria's audio has values that are no numbers")
+    if not audio.any():
+        raise ModelError("Lyria's clip is silent")
     return audio, sample_rate
 
 

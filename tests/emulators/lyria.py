@@ -40,7 +40,7 @@ class LyriaRoutes:
         self.clips += 1
         data = base64.b64encode(clip(instance["prompt"], int(instance.get("seed", 0)))).decode()
         return {
-            "predictions": [{"bytesBase64Encoded": data, "mimeType": "audio/wav"}],
+            "predictions": [{"audioContent": data, "mimeType": "audio/wav"}],
             "modelDisplayName": model,
         }
 

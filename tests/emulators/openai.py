@@ -42,10 +42,16 @@ class OpenAIEmulator(Emulator):
         kind = "invalid_request_error" if status < 500 else "server_error"
         return {"error": {"message": message, "type": kind, "param": None, "code": None}}
 
+    @route("GET", r"/openai/v1/models/(?P<model>[^/]+)")
+    def model(self, request: Request, model: str) -> Any:
+        self._authorise(request)
+        if not model.startswith("gpt-"):
+            raise Refused(404, f"The model {model!r} does not exist")
+        return {"id": model, "object": "model", "created": 1, "owned_by": "openai"}
+
     @route("POST", r"/openai/v1/responses")
     def responses(self, request: Request) -> Any:
-        if request.headers.get("authorization") != f"Bearer {self.key}":
-            raise Refused(401, f"Incorrect API key provided: {request.headers.get('authorization')}")
+        self._authorise(request)
         body = request.body
         try:
             known = _PARAMS.validate_python(body, strict=True)
@@ -59,6 +65,10 @@ class OpenAIEmulator(Emulator):
         _check_strict(form["schema"])
         answer = self.respond(body["input"]) if isinstance(body["input"], str) else self._look(body["input"])
         return self.response(body, answer, form["schema"])
+
+    def _authorise(self, request: Request) -> None:
+        if request.headers.get("authorization") != f"Bearer {self.key}":
+            raise Refused(401, f"Incorrect API key provided: {request.headers.get('authorization')}")
 
     def _look(self, turns: list[dict[str, Any]]) -> Any:
         """What `see` says of the one picture in the one turn."""

@@ -1,0 +1,120 @@
+"""Many pictures as a pipeline: listed, shared out, made at the same time, and what became of each in one table.
+
+A task makes many songs: on Vertex AI each task is a machine that has to start, which takes longer than a song. A
+picture that fails, fails alone (its task says so and goes on), and what was made before is found in the store, so a
+run that was killed is started again and makes only the rest. KFP's own cache is off: it knows nothing of the store.
+"""
+
+import contextlib
+import secrets
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from kfp import compiler, dsl
+from kfp.dsl import Artifact, Input, Metrics, Output
+
+from melodify_lib.batch import Result, from_json
+from melodify_lib.errors import PipelineError, SettingsError
+from melodify_lib.settings import Settings
+from pipelines.graph import IMAGE
+from pipelines.local import reason
+from pipelines.run import batch_settings
+
+PARALLEL, PER_TASK = 2, 8
+
+
+def list_pictures(pictures: str, settings: dict[str, Any], per_task: int) -> list[list[str]]:
+    """Names of the pictures in a folder or under a gs:// address, `per_task` in a share."""
+    from melodify_lib.batch import list_pictures
+    from melodify_lib.settings import Settings
+
+    names = list_pictures(Settings.load(**settings), pictures)
+    return [names[start : start + per_task] for start in range(0, len(names), per_task)]
+
+
+def compose_pictures(
+    pictures: str, share: list[str], settings: dict[str, Any], seconds: float, seed: int, results: Output[Artifact]
+) -> None:
+    """A song for each picture of a share, or the reason why not. results: `melodify_lib.batch.Result`s as JSON"""
+    from pathlib import Path
+
+    from melodify_lib.batch import compose_all, to_json
+    from melodify_lib.settings import Settings
+
+    done = list(compose_all(Settings.load(**settings), pictures, share, seconds=seconds, seed=seed))
+    Path(results.path).write_text(to_json(done), encoding="utf-8")
+
+
+def collect_results(shares: Input[list[Artifact]], results: Output[Artifact], counts: Output[Metrics]) -> None:
+    """One table of all shares, and how many were made, found and failed."""
+    from collections import Counter
+    from pathlib import Path
+
+    from melodify_lib.batch import from_json, to_json
+
+    done = [one for share in shares for one in from_json(Path(share.path).read_text(encoding="utf-8"))]
+    Path(results.path).write_text(to_json(done), encoding="utf-8")
+    for state, count in Counter(one.state for one in done).items():
+        counts.log_metric(state, count)
+
+
+def batch_pipeline(image: str = IMAGE, parallel: int = PARALLEL) -> Any:
+    """The pipeline as KFP sees it; at most `parallel` shares at the same time."""
+    listing, composing, collecting = (
+        dsl.component(function, base_image=image, install_kfp_package=False)
+        for function in (list_pictures, compose_pictures, collect_results)
+    )
+
+    @dsl.pipeline(name="melodify-batch", description="A folder of pictures in, their songs in the store.")
+    def melodify_batch(
+        pictures: str, settings: dict[str, Any], per_task: int = PER_TASK, seconds: float = 20.0, seed: int = 0
+    ) -> dsl.Artifact:
+        listed = listing(pictures=pictures, settings=settings, per_task=per_task)
+        listed.set_caching_options(enable_caching=False)
+        with dsl.ParallelFor(listed.output, parallelism=parallel) as share:
+            composed = composing(pictures=pictures, share=share, settings=settings, seconds=seconds, seed=seed)
+            composed.set_caching_options(enable_caching=False)
+        collected = collecting(shares=dsl.Collected(composed.outputs["results"]))
+        collected.set_caching_options(enable_caching=False)
+        return collected.outputs["results"]
+
+    return melodify_batch
+
+
+def compile_batch(out: Path, image: str = IMAGE, parallel: int = PARALLEL) -> Path:
+    """Write the pipeline's spec to `out` (.yaml or .json); return `out`."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    compiler.Compiler().compile(batch_pipeline(image, parallel), str(out))
+    return out
+
+
+def run_batch(
+    pictures: str,
+    settings: Settings,
+    *,
+    seconds: float = 20,
+    seed: int = 0,
+    parallel: int = PARALLEL,
+    per_task: int = PER_TASK,
+) -> list[Result]:
+    """Run it on this machine, with kfp.local. Raises `PipelineError` when it is not a picture that failed."""
+    from kfp import local
+
+    if settings.store.startswith("gs://"):
+        raise SettingsError(f"a run on this machine needs a folder as store, not {settings.store}; set MELODIFY_STORE")
+    name = f"batch-{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
+    folder = Path(settings.store).resolve() / "pipeline" / name
+    folder.mkdir(parents=True)
+    local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(folder))
+    log = folder / "log.txt"
+    where = pictures if pictures.startswith("gs://") else str(Path(pictures).resolve())
+    with log.open("w", encoding="utf-8") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+        try:
+            done = batch_pipeline(parallel=parallel)(
+                pictures=where, settings=batch_settings(settings), per_task=per_task, seconds=float(seconds), seed=seed
+            )
+        except RuntimeError as error:
+            file.flush()
+            raise PipelineError(f"{reason(error, log)}; the log is {log}") from None
+    return from_json(Path(done.output.path).read_text(encoding="utf-8"))

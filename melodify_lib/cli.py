@@ -7,6 +7,7 @@ library, like a notebook: the only module in it that reaches outward, to `pipeli
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -19,13 +20,22 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from melodify_lib.errors import InputError, MelodifyError, MissingDependencyError, ModelError, NotebookError
+from melodify_lib.errors import (
+    InputError,
+    MelodifyError,
+    MissingDependencyError,
+    ModelError,
+    NotebookError,
+    SettingsError,
+)
 from melodify_lib.genres import GENRES
 
 if TYPE_CHECKING:
     from melodify_lib.dataset import Statistics
     from melodify_lib.evaluate.describer import Evaluation
     from melodify_lib.nouns import MusicDescription, Track
+
+log = logging.getLogger(__name__)
 
 app = typer.Typer(
     help="A picture in, music that fits it out.",
@@ -64,28 +74,42 @@ JsonlFile = Annotated[Path, typer.Argument(metavar="FILE", help="A JSONL file.")
 
 
 def main() -> None:
-    """Run the command line; one line and exit code 1 for anything that Melodify refuses."""
+    """Run the command line, in one trace; one line and exit code 1 for anything that Melodify refuses."""
     from melodify_lib import logs
+
+    with logs.tracing(_begin_logs()):
+        try:
+            app()
+        except MelodifyError as error:
+            if _logs_json():
+                log.error("%s", error)
+            else:
+                err.print(Text.assemble(("error:", "red"), " ", _printable(error)))
+            sys.exit(1)
+        except BrokenPipeError:
+            sys.exit(1)
+        except Exception:
+            if not _logs_json():
+                raise
+            log.critical("melodify failed", exc_info=True)
+            sys.exit(1)
+
+
+def _begin_logs() -> str:
+    """Log as the environment says; the trace that it names, or nothing."""
+    from melodify_lib import logs
+    from melodify_lib.settings import Settings
 
     try:
-        with logs.tracing(os.environ.get("MELODIFY_TRACE", "")):
-            app()
-    except MelodifyError as error:
-        err.print(Text.assemble(("error:", "red"), " ", _printable(error)))
-        sys.exit(1)
-    except BrokenPipeError:
-        sys.exit(1)
+        settings = Settings.load()
+    except SettingsError:  # the command that needs them says it
+        return ""
+    logs.configure(settings)
+    return logs.given(settings)
 
 
-@app.callback()
-def _begin() -> None:
-    """A picture in, music that fits it out."""
-    from melodify_lib import logs
-
-    if os.environ.get("MELODIFY_LOG_FORMAT"):  # settings take a third of a second, which --help must not
-        from melodify_lib.settings import Settings
-
-        logs.configure(Settings.load())
+def _logs_json() -> bool:
+    return log.isEnabledFor(logging.INFO)  # text is for warnings only
 
 
 @app.command()
@@ -648,7 +672,10 @@ def _progress(text: str) -> Iterator[Any]:
 
 
 def _say(text: str) -> None:
-    err.print(Text(_printable(text)))
+    if _logs_json():
+        log.info("%s", text)
+    else:
+        err.print(Text(_printable(text)))
 
 
 def _genre(name: str | None) -> str | None:

@@ -40,44 +40,33 @@ class Composer:
     ) -> Track:
         """Make music for a picture (its bytes or its path). The same arguments give the same bytes.
 
-        `on_stage` hears "caption", "describe" and "play" as each begins. Raises `ImageError` for a
-        file that is not a usable picture, `InputError` for `seconds` outside 4 to 300.
+        `on_stage` hears "caption", "describe" and "play" as each begins; the log, in one trace, as each ends.
+        Raises `ImageError` for a file that is not a usable picture, `InputError` for `seconds` outside 4 to 300.
         """
         check_request(seconds, seed)
         with logs.tracing():
-            return self._compose(image, seconds, seed, genre, on_stage)
-
-    def _compose(
-        self, image: bytes | Path | str, seconds: float, seed: int, genre: str | None, on_stage: Callable[[str], None]
-    ) -> Track:
-        on_stage("caption")
-        started = time.monotonic()
-        data = read_bytes(image)
-        caption = self.captioner.caption(open_image(data))
-        started = _log("caption", self.captioner.version, sha256(data), started)
-        on_stage("describe")
-        described = self.describer.describe(caption, genre)
-        started = _log("describe", described.describer, sha256(data), started)
-        on_stage("play")
-        track = self.musician.play(described.description, seconds, seed)
-        _log("play", track.card.musician, sha256(data), started)
+            on_stage("caption")
+            since = time.monotonic()
+            data = read_bytes(image)
+            picture = sha256(data)
+            caption = self.captioner.caption(open_image(data))
+            captioner = self.captioner.version
+            _log_end("caption", captioner, since, picture=picture)
+            on_stage("describe")
+            since = time.monotonic()
+            described = self.describer.describe(caption, genre)
+            _log_end("describe", described.describer, since, picture=picture)
+            on_stage("play")
+            since = time.monotonic()
+            track = self.musician.play(described.description, seconds, seed)
+            _log_end("play", track.card.musician, since, picture=picture, song=track.card.files["track.wav"])
         return track.with_card(
-            image_sha256=sha256(data),
+            image_sha256=picture,
             caption=caption,
-            captioner=self.captioner.version,
+            captioner=captioner,
             describer=described.describer,
             fallback_from=described.fallback_from,
         )
-
-
-def _log(stage: str, version: StageVersion, picture: str, started: float) -> float:
-    """A stage has ended; nothing of the picture is logged but its hash. Returns the time."""
-    now = time.monotonic()
-    labels = {"stage": stage, "implementation": version.name, "picture": picture[:16]}
-    text = "%s by %s %s in %.2f s"
-    fields = {"logging.googleapis.com/labels": labels}
-    log.info(text, stage, version.name, version.version, now - started, extra={"fields": fields})
-    return now
 
 
 def compose(
@@ -117,4 +106,19 @@ def replay(card: TrackCard, settings: Settings | None = None) -> Track:
         captioner=card.captioner,
         describer=card.describer,
         fallback_from=card.fallback_from,
+    )
+
+
+def _log_end(stage: str, by: StageVersion, since: float, **hashes: str) -> None:
+    """Who did what, and how long it took; of the picture only its hash, and no word of what it shows."""
+    seconds = time.monotonic() - since
+    log.info(
+        "%s by %s in %.2f s",
+        stage,
+        by.name,
+        seconds,
+        extra={
+            "labels": {"stage": stage, "by": by.name, "version": by.version},
+            "fields": {"duration_s": round(seconds, 3), **hashes},
+        },
     )

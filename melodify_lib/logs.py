@@ -1,52 +1,92 @@
-"""Logs: as text for people, or as Cloud Logging reads them, one JSON object a line with the trace that it belongs to.
+"""Logs: one way to write them, as text for people or as the JSON that Cloud Logging reads, and one trace to join them.
 
-Modules log by their names; what becomes of it is said once, at the edge: `configure`. A trace is one id from a
-picture's upload to its song.
+A module says `logging.getLogger(__name__)` and no more. An edge (the command line, a notebook, a component, a server)
+says once how its process logs, `configure`, and begins a trace, `tracing`: all that is logged inside bears its id,
+in threads too where their work runs in a copy of the context, and our own servers are told it (`traceparent`).
+
+A record may have `labels` (str → str, which Cloud Logging can search) and `fields` (anything) in its `extra`. No
+secret of the settings, and nothing that looks like one, leaves a formatter of this module.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import math
+import os
 import re
 import secrets
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
+
+from pydantic import SecretStr
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from melodify_lib.settings import Settings
 
 TRACE: ContextVar[str] = ContextVar("trace", default="")
-"""The trace of the request that this thread works for, 32 hex digits, or nothing."""
-_SECRET = re.compile(r"\b(?:sk-|ya29\.|AIza|upload_id=|X-Goog-Signature=)[\w*.%-]+|(?<=Bearer )[\w.~+/=-]+")
+"""The trace of what this thread works for, 32 hex digits, or nothing."""
 
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}.*")  # W3C Trace Context, level 1
 _CLOUD_TRACE = re.compile(r"([0-9a-f]{32})(?:/\d{1,20})?(?:;o=\d)?", re.IGNORECASE)
+_KEY = re.compile(
+    r"\b(?:sk-|ya29\.|AIza|upload_id=|X-Goog-Signature=)[\w*.%-]+"
+    r"|(?<=\bBearer )\S+"
+    r"|\beyJ[\w-]+\.[\w-]+\.[\w-]*"  # a signed token
+    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)",
+    re.DOTALL,
+)
+_SEVERITIES = ((50, "CRITICAL"), (40, "ERROR"), (30, "WARNING"), (20, "INFO"), (0, "DEBUG"))
+_DEEPEST = 8
+_CHATTY = ("httpx", "google.auth", "urllib3")  # a line a request, with its address
 
 
-def configure(settings: Settings) -> None:
-    """Log to standard error: warnings as text, or all from INFO up as JSON, as `Settings.log_format` says."""
-    handler = logging.StreamHandler(sys.stderr)
-    if settings.log_format == "json":
-        handler.setFormatter(JsonFormatter(settings.project))
-    else:
-        handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
-    ours = logging.getLogger("melodify_lib")
-    ours.handlers[:] = [handler]
-    ours.setLevel(logging.INFO if settings.log_format == "json" else logging.WARNING)
-    ours.propagate = False
+def configure(settings: Settings, *, as_json: bool | None = None, labels: Mapping[str, str] | None = None) -> None:
+    """Log to standard error: text from WARNING on, or JSON from INFO on; as `Settings.log_format` says if None.
+
+    `labels` are on each line of JSON. Called again, it replaces what it set before, and nothing else.
+    """
+    as_json = settings.log_format == "json" if as_json is None else as_json
+    handler = _StandardError()
+    handler.setFormatter(JsonFormatter(settings, labels) if as_json else TextFormatter(settings))
+    root = logging.getLogger()
+    for earlier in [one for one in root.handlers if isinstance(one, _StandardError)]:
+        root.removeHandler(earlier)
+    root.addHandler(handler)
+    root.setLevel(logging.INFO if as_json else logging.WARNING)
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.captureWarnings(as_json)  # or they would be lines that are no JSON
+
+
+def configure_component(settings: Settings, **labels: str) -> str:
+    """For a process that is one step of a run: JSON with `labels` on each line, in the trace of whoever started it.
+
+    The trace, which is returned, is that of the environment (see `given`), or a new one.
+    """
+    configure(settings, as_json=True, labels=labels)
+    trace = given(settings) or new_trace()
+    TRACE.set(trace)
+    return trace
+
+
+def new_trace() -> str:
+    return secrets.token_hex(16)
+
+
+def given(settings: Settings) -> str:
+    """The trace that this process was started in: MELODIFY_TRACE, or TRACEPARENT in W3C's form; or nothing."""
+    return settings.trace or trace_of({"Traceparent": os.environ.get("TRACEPARENT", "")})
 
 
 @contextmanager
 def tracing(trace: str = "") -> Iterator[str]:
-    """Inside, everything belongs to `trace`, a new one if it is not given."""
-    token = TRACE.set(trace or TRACE.get() or secrets.token_hex(16))
+    """All that is logged inside belongs to `trace`; if that is empty to the one that is there already, or a new one."""
+    token = TRACE.set(trace or TRACE.get() or new_trace())
     try:
         yield TRACE.get()
     finally:
@@ -54,13 +94,9 @@ def tracing(trace: str = "") -> Iterator[str]:
 
 
 def traceparent() -> str:
-    """The header under which a server that is asked logs the same trace; nothing outside of one."""
-    return f"00-{TRACE.get()}-{secrets.token_hex(8)}-01" if TRACE.get() else ""
-
-
-def redact(text: str) -> str:
-    """`text` without what looks like a key."""
-    return _SECRET.sub("[key]", text)
+    """The header of this name for a request to a server of ours; empty outside a trace."""
+    trace = TRACE.get()
+    return f"00-{trace}-{secrets.token_hex(8)}-01" if trace else ""
 
 
 def trace_of(headers: Mapping[str, str]) -> str:
@@ -72,24 +108,93 @@ def trace_of(headers: Mapping[str, str]) -> str:
     return ""
 
 
-class JsonFormatter(logging.Formatter):
-    """A record as Cloud Logging's structured form; what a record has as `fields` is merged in."""
+def redact(text: str, settings: Settings) -> str:
+    """`text` without the keys of the settings, or what looks like one."""
+    values = (getattr(settings, name) for name in type(settings).model_fields)
+    known = [value.get_secret_value() for value in values if isinstance(value, SecretStr)]
+    for secret in (*known, os.environ.get("OPENAI_API_KEY", "")):  # OpenAI's client reads that by itself
+        if secret:
+            text = text.replace(secret, "[key]")
+    return _KEY.sub("[key]", text)
 
-    def __init__(self, project: str = "") -> None:
+
+class JsonFormatter(logging.Formatter):
+    """A record as Cloud Logging's structured form, in one line."""
+
+    def __init__(self, settings: Settings, labels: Mapping[str, str] | None = None) -> None:
         super().__init__()
-        self._prefix = f"projects/{project}/traces/" if project else ""
+        self._settings, self._labels = settings, dict(labels or {})
+        self._prefix = f"projects/{settings.project}/traces/" if settings.project else ""
 
     def format(self, record: logging.LogRecord) -> str:
-        message = record.getMessage()
-        if record.exc_info:
-            message += "\n" + self.formatException(record.exc_info)
+        labels = {name: str(value) for name, value in (self._labels | getattr(record, "labels", {})).items()}
+        trace = TRACE.get()
         entry: dict[str, Any] = {
-            "severity": record.levelname,
-            "message": redact(message),
+            "severity": next(name for least, name in _SEVERITIES if record.levelno >= least),
+            "message": self._message(record),
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(),
             "logger": record.name,
             **getattr(record, "fields", {}),
+            **({"logging.googleapis.com/labels": labels} if labels else {}),
+            **({"logging.googleapis.com/trace": self._prefix + trace} if trace else {}),
         }
-        if trace := TRACE.get():
-            entry["logging.googleapis.com/trace"] = self._prefix + trace
-        return json.dumps(entry, default=str)
+        return json.dumps(self._plain(entry))
+
+    def _message(self, record: logging.LogRecord) -> str:
+        """With the traceback, by which Error Reporting knows an error."""
+        parts = [_said(record)]
+        if record.exc_info:
+            parts.append(self.formatException(record.exc_info))
+        if record.stack_info:
+            parts.append(record.stack_info)
+        return "\n".join(parts)
+
+    def _plain(self, value: Any, depth: int = 0) -> Any:
+        """As JSON can say it, and without secrets: what is logged must not fail because of it."""
+        if value is None or isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
+            return value
+        if depth < _DEEPEST and isinstance(value, Mapping):
+            return {redact(_text(key), self._settings): self._plain(one, depth + 1) for key, one in value.items()}
+        if depth < _DEEPEST and isinstance(value, list | tuple | set | frozenset):
+            return [self._plain(one, depth + 1) for one in value]
+        return redact(_text(value), self._settings)
+
+
+class TextFormatter(logging.Formatter):
+    """A record for people: ``warning: what happened``, without what would steer a terminal."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__()
+        self._settings = settings
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = f"{record.levelname.lower()}: {_said(record)}"
+        if record.exc_info:
+            text += "\n" + self.formatException(record.exc_info)
+        text = redact(text, self._settings)
+        return "".join(character if character.isprintable() or character == "\n" else " " for character in text)
+
+
+class _StandardError(logging.StreamHandler[TextIO]):
+    """To what `sys.stderr` is at the time: a notebook and a spinner put another in its place."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:  # type: ignore[override]
+        return sys.stderr
+
+
+def _said(record: logging.LogRecord) -> str:
+    try:
+        return record.getMessage()
+    except Exception as error:  # logging itself would print the arguments, secrets and all
+        return f"{_text(record.msg)} (cannot be said: {type(error).__name__})"
+
+
+def _text(value: Any) -> str:
+    try:
+        return str(value)
+    except Exception as error:
+        return f"<{type(value).__name__}: {type(error).__name__}>"

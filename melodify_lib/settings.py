@@ -60,9 +60,6 @@ class Settings(BaseSettings):
     deadline: float = Field(600, gt=0, le=3600, description="serving: seconds that a request may take at most")
     grace: int = Field(30, ge=5, le=3600, description="serving: seconds between SIGTERM and the end")
 
-    log_format: Literal["text", "json"] = Field("text", description="text: warnings; json: all, for Cloud Logging")
-    trace: str = Field("", pattern=r"^([0-9a-f]{32})?$", description="id of all that belongs to a request, in its logs")
-
     tuner: str = Field("", description="who tunes the describer")
     runner: str = Field("", description="where pipelines run: local or vertex")
     describer_fallback: str = Field("", description="who describes where the describer fails; nobody if unset")
@@ -76,6 +73,10 @@ class Settings(BaseSettings):
     endpoint: str = Field("", description="number or name of the Vertex AI endpoint that plays")
     image: str = Field("", description="container image of the pipeline's components and of the endpoint")
     service_account: str = Field("", description="e-mail of the service account that jobs, servers and links act as")
+    log_format: Literal["text", "json"] = Field("text", description="logs for people, or for Cloud Logging")
+    trace: str = Field(
+        "", pattern=r"^([0-9a-f]{32})?$", description="trace that a component's logs belong to; a new one if unset"
+    )
     keep_days: int = Field(30, ge=1, le=3650, description="days after which what was created may be cleaned away")
     prices: Path | None = Field(None, description="price table for estimates and budgets; the shipped one if unset")
     openai_api_key: SecretStr | None = Field(None, description="key of OpenAI; OPENAI_API_KEY if unset")

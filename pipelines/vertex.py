@@ -13,6 +13,7 @@ from typing import Any
 
 from melodify_lib.cloud import clients, labels
 from melodify_lib.errors import CloudError, PipelineError, SettingsError
+from melodify_lib.logs import redact
 from melodify_lib.nouns import sha256
 from melodify_lib.settings import Settings
 from pipelines.graph import TASKS, music_pipeline
@@ -182,6 +183,6 @@ def _state_of(detail: Any) -> str:
 def _reason(job: Any, details: dict[str, Any], settings: Settings) -> str:
     failed = [task for task, one in details.items() if one.state.name == "FAILED"]
     said = details[failed[0]].error.message if failed else job.error.message
-    said = clients.redact(" ".join(said.split())[:500], settings) or "no reason given"
+    said = redact(" ".join(said.split()), settings)[:500] or "no reason given"
     what = f"task {failed[0]!r} failed" if failed else f"the run was {state(job).lower()}"
     return f"{what}: {said}; its log: {log_address(job.name, settings)}"

@@ -31,7 +31,7 @@ worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108
 logconfig_dict = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"json": {"()": "melodify_lib.logs.JsonFormatter", "project": _settings.project}},
+    "formatters": {"json": {"()": "melodify_lib.logs.JsonFormatter", "settings": _settings}},
     "handlers": {"out": {"class": "logging.StreamHandler", "formatter": "json", "stream": "ext://sys.stdout"}},
     "root": {"level": "INFO", "handlers": ["out"]},
     "loggers": {

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
 
-from melodify_lib import logs
 from melodify_lib.cloud import retry
 from melodify_lib.errors import CloudError, MissingDependencyError, PaidError, SettingsError
+from melodify_lib.logs import redact
 
 if TYPE_CHECKING:
     from google import genai
@@ -230,7 +230,7 @@ def refusal(
     if status in (401, 403):  # their texts may repeat the key
         what = f"{service} refused the credentials ({status}); check the key, the project and their permissions"
     else:
-        said = redact(" ".join(str(message or "no reason given").split())[:300], settings)
+        said = redact(" ".join(str(message or "no reason given").split()), settings)[:300]
         what = f"{service} answered {status}: {said}"
     return CloudError(what, status=status, retry_after=_seconds(headers.get("retry-after", "")))
 
@@ -242,14 +242,6 @@ def _seconds(pause: str) -> float | None:
     except ValueError:
         return None
     return seconds if math.isfinite(seconds) and seconds >= 0 else None
-
-
-def redact(text: str, settings: Settings) -> str:
-    """`text` without the keys of the settings, or what looks like one."""
-    for secret in (settings.openai_api_key, settings.access_token):
-        if secret is not None and secret.get_secret_value():
-            text = text.replace(secret.get_secret_value(), "[key]")
-    return logs.redact(text)
 
 
 def require_paid(settings: Settings, what: str) -> None:

@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from melodify_lib import logs
 from melodify_lib.cloud import clients, labels, retry, tuned
 from melodify_lib.errors import CloudError, InputError, SettingsError
+from melodify_lib.logs import redact, traceparent
 from melodify_lib.nouns import sha256
 
 if TYPE_CHECKING:
@@ -247,11 +247,11 @@ def predict(settings: Settings, endpoint: Endpoint, instances: Sequence[Mapping[
         raise CloudError(f"{own!r} is no address of a dedicated endpoint of Vertex AI; look at {endpoint.name}")
     client = clients.vertex(settings, PredictionServiceClient, address=own)
     seconds = settings.deadline if own else SHARED_S
-    trace = (("traceparent", logs.traceparent()),) if logs.traceparent() else ()
+    metadata = [("traceparent", trace)] if (trace := traceparent()) else []
     answer = clients.ask_google(
         settings,
         lambda: client.predict(
-            endpoint=endpoint.name, instances=list(instances), timeout=seconds, retry=None, metadata=trace
+            endpoint=endpoint.name, instances=list(instances), timeout=seconds, retry=None, metadata=metadata
         ),
         service="the endpoint",
         timeout=seconds,
@@ -291,7 +291,7 @@ def wait_for(settings: Settings, operation: Operation, what: str) -> Any:
         except GoogleAPICallError as error:
             if not operation.operation.done:  # the look at it failed
                 raise
-            problem = clients.redact(" ".join(str(error.message).split())[:300], settings)
+            problem = redact(" ".join(str(error.message).split()), settings)[:300]
         raise CloudError(f"{what} failed: {problem}", status=200)  # an answer, which asking again would not change
 
     return clients.ask_google(settings, result, timeout=OPERATION_S + retry.TIMEOUT_S)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,7 +97,7 @@ class GeminiDescriber:
         """Describe the music for each of `captions`, in their order, eight at a time."""
         check_genre(genre, GENRES)
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            asked = [pool.submit(self.describe, caption, genre) for caption in captions]
+            asked = [pool.submit(copy_context().run, self.describe, caption, genre) for caption in captions]
             try:
                 return [one.result() for one in asked]
             except BaseException:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from melodify_lib.cloud import clients, labels, retry, tuned
 from melodify_lib.cloud.tuned import CARD_FILE, VertexCard, load
 from melodify_lib.errors import CloudError, ModelError
+from melodify_lib.logs import redact
 from melodify_lib.store import FolderStore
 
 if TYPE_CHECKING:
@@ -152,7 +153,7 @@ class _Rest:
         if answer is not None and "error" in answer:
             error = answer["error"]
             said = error.get("message") if isinstance(error, dict) else error
-            said = clients.redact(" ".join(str(said).split()), self.settings)[:300]
+            said = redact(" ".join(str(said).split()), self.settings)[:300]
             raise CloudError(f"Vertex AI could not {method} {name}: {said}")
         return answer
 

@@ -24,6 +24,7 @@ from melodify_lib.cloud.tuned import CARD_FILE, VertexCard
 from melodify_lib.dataset.checks import MAX_VALIDATION_EXAMPLES
 from melodify_lib.dataset.form import read
 from melodify_lib.errors import BudgetError, CloudError, DatasetError, SettingsError
+from melodify_lib.logs import redact
 from melodify_lib.model_folder import prepare
 from melodify_lib.nouns import sha256
 from melodify_lib.tuning import Plan
@@ -268,7 +269,7 @@ class VertexTuner:
                 f"${_billed(job) * order.epochs * order.dollars_a_token:.2f}; the budget is ${self.plan.budget:.2f}"
             )
         if not job.has_succeeded:
-            message = clients.redact(" ".join((job.error.message or "").split()), self.settings) if job.error else ""
+            message = redact(" ".join((job.error.message or "").split()), self.settings) if job.error else ""
             raise CloudError(f"the tuning job {_state(job).lower()}: {message or 'no reason given'} ({name})")
         return job
 

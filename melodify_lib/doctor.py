@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -35,6 +36,17 @@ class Finding:
 def examine(settings: Settings | None = None) -> list[Finding]:
     """Look at everything that the flow needs; nothing is downloaded or paid for."""
     settings = settings or Settings.load()
+    if not settings.allow_paid:
+        return _here(settings)
+    from melodify_lib.cloud import checks
+
+    checks.import_clients()
+    with ThreadPoolExecutor(1) as pool:  # the cloud has its time while the stages are built
+        asked = pool.submit(checks.check, settings)
+        return [*_here(settings), *(Finding(*found) for found in asked.result())]
+
+
+def _here(settings: Settings) -> list[Finding]:
     return [
         Finding(
             True, "melodify", f"{version('melodify')}, Python {platform.python_version()}, {os.cpu_count()} processors"
@@ -44,10 +56,10 @@ def examine(settings: Settings | None = None) -> list[Finding]:
         Finding(True, "torch", _torch()),
         *([] if settings.store.startswith("gs://") else [_store(Path(settings.store))]),
         *(_extra(name, modules) for name, modules in _EXTRAS.items()),
-        *_cloud(settings),
     ]
 
 
+_ASK_THE_CLOUD = ("openai", "gemini", "endpoint", "lyria")
 Build = Callable[[Settings], stages.Captioner | stages.Describer | stages.Musician]
 _BUILDERS: dict[str, Build] = {
     "captioner": stages.captioner,
@@ -57,11 +69,19 @@ _BUILDERS: dict[str, Build] = {
 
 
 def _stage(name: str, build: Build, settings: Settings) -> Finding:
-    try:
+    def look() -> str:
         found = build(settings).version
+        return f"{found.name} {found.version}"
+
+    if getattr(settings, name) in _ASK_THE_CLOUD:
+        from melodify_lib.cloud.checks import tried
+
+        ok, found = tried(look)
+        return Finding(ok, name, found)
+    try:
+        return Finding(True, name, look())  # a model may take its time to load
     except MelodifyError as error:
         return Finding(False, name, str(error))
-    return Finding(True, name, f"{found.name} {found.version}")
 
 
 def _torch() -> str:
@@ -78,15 +98,6 @@ def _store(folder: Path) -> Finding:
     return Finding(
         writable, "store", f"{folder.resolve()}{'' if writable else ' cannot be written; set MELODIFY_STORE'}"
     )
-
-
-def _cloud(settings: Settings) -> list[Finding]:
-    """What the cloud says, where the settings allow to ask it."""
-    if not settings.allow_paid:
-        return []
-    from melodify_lib.cloud.checks import check
-
-    return [Finding(*found) for found in check(settings)]
 
 
 def _extra(name: str, modules: tuple[str, ...]) -> Finding:

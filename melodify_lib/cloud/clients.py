@@ -96,13 +96,14 @@ def storage_client(settings: Settings) -> storage.Client:
     except ModuleNotFoundError as error:
         raise MissingDependencyError(EXTRA) from error
     options = {"api_endpoint": settings.gcs_base_url} if settings.gcs_base_url else None
-    return storage.Client(project=project, credentials=_credentials(settings), client_options=options)
+    with google_errors(settings, "Cloud Storage"):  # no Application Default Credentials
+        return storage.Client(project=project, credentials=_credentials(settings), client_options=options)
 
 
 def vertex(settings: Settings, service: Callable[..., Client], *, address: str | None = None) -> Client:
     """A client of one of Vertex AI's services, such as `google.cloud.aiplatform_v1.ModelServiceClient`. Over REST.
 
-    `address` is that of a dedicated endpoint.
+    `address` is that of a dedicated endpoint, or of another service with clients of this kind.
     Raises `PaidError`, or `SettingsError` where the project is missing.
     """
     require_paid(settings, "Vertex AI")
@@ -129,7 +130,8 @@ def session(settings: Settings) -> AuthorizedSession:
         raise MissingDependencyError(EXTRA) from error
     credentials = _credentials(settings)
     if credentials is None:
-        credentials, _ = google.auth.default(scopes=["https://www.googleapis.com/auth/cloud-platform"])
+        with google_errors(settings):
+            credentials, _ = google.auth.default(scopes=["https://www.googleapis.com/auth/cloud-platform"])
     return AuthorizedSession(credentials)  # type: ignore[no-untyped-call]
 
 

@@ -64,12 +64,15 @@ def ask(
         wait=pause,
         reraise=True,
     )
-    answer: T = asking(_whole, request, TIMEOUT_S if timeout is None else timeout)
+    answer: T = asking(whole, request, TIMEOUT_S if timeout is None else timeout)
     return answer
 
 
-def _whole(request: Callable[[], T], timeout: float) -> T:
-    """What `request` returns, within a time: the clients' own limits start anew with each byte that arrives."""
+def whole(request: Callable[[], T], timeout: float) -> T:
+    """What `request` returns, within `timeout` seconds: the clients' own limits start anew with each byte.
+
+    Raises `CloudError` when they are over.
+    """
     answer: Future[T] = Future()
     context = copy_context()
 

@@ -30,6 +30,7 @@ IMAGE = "us-central1-docker.pkg.dev/melodify/melodify/serving:local"
 class Cloud:
     """The servers, and the environment in which a program uses them as if they were the real ones."""
 
+    iam: IamEmulator
     openai: OpenAIEmulator
     vertex: VertexEmulator
     environment: dict[str, str]
@@ -56,11 +57,12 @@ def cloud() -> Iterator[Cloud]:
             "MELODIFY_ACCESS_TOKEN": token,
             "MELODIFY_GCS_BASE_URL": gcs_url,
             "MELODIFY_IAM_BASE_URL": iam.url,
+            "MELODIFY_RESOURCE_MANAGER_BASE_URL": iam.url,
             "MELODIFY_SERVICE_ACCOUNT": ACCOUNT,
             "MELODIFY_IMAGE": IMAGE,
         }
         vertex.machine = environment
-        yield Cloud(openai, vertex, environment)
+        yield Cloud(iam, openai, vertex, environment)
 
 
 class Untuned:

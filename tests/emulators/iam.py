@@ -1,12 +1,15 @@
-"""IAM Service Account Credentials on this machine: signBlob, with a key that nobody else has."""
+"""IAM on this machine: signBlob, with a key that nobody else has; what is granted on the project and the account."""
 
 from __future__ import annotations
 
 import base64
+import re
 from typing import Any
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from google.iam.v1.iam_policy_pb2 import TestIamPermissionsRequest
+from google.protobuf import json_format
 
 from emulators.server import Emulator, Refused, Request, route
 
@@ -16,6 +19,8 @@ class IamEmulator(Emulator):
 
     def __init__(self, token: str, account: str) -> None:
         self.token, self.account = token, account
+        self.denied: set[str] = set()
+        self.granted_on_account: set[str] = set()
         self._key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
         super().__init__()
 
@@ -33,6 +38,22 @@ class IamEmulator(Emulator):
         payload = base64.b64decode(request.body["payload"], validate=True)
         signed = self._key.sign(payload, padding.PKCS1v15(), hashes.SHA256())
         return {"keyId": "1", "signedBlob": base64.b64encode(signed).decode()}
+
+    @route("POST", r"/v3/projects/[^/:]+:testIamPermissions")
+    def test_project(self, request: Request) -> Any:
+        return {"permissions": [one for one in self._asked(request) if one not in self.denied]}
+
+    @route("POST", r"/v1/projects/-/serviceAccounts/[^/:]+:testIamPermissions")
+    def test_account(self, request: Request) -> Any:
+        return {"permissions": [one for one in self._asked(request) if one in self.granted_on_account]}
+
+    def _asked(self, request: Request) -> list[str]:
+        if request.headers.get("authorization") != f"Bearer {self.token}":
+            raise Refused(401, "Request had invalid authentication credentials")
+        asked = json_format.ParseDict(request.body, TestIamPermissionsRequest(), ignore_unknown_fields=False)
+        if unknown := [one for one in asked.permissions if not re.fullmatch(r"[a-z]+\.[a-zA-Z]+\.[a-zA-Z]+", one)]:
+            raise Refused(400, f"Invalid permission {unknown}")
+        return list(asked.permissions)
 
     def verify(self, signature: bytes, payload: bytes) -> None:
         """Raises `cryptography.exceptions.InvalidSignature`."""

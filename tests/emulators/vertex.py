@@ -78,7 +78,7 @@ class VertexEmulator(LyriaRoutes, PipelineRoutes, RegistryRoutes, Emulator):
         question, config = read_question(request.body)
         return content(self.respond(question), model, question, config.max_output_tokens)
 
-    @route("GET", r"/v1/publishers/google/models/(?P<model>gemini-[^/:]+)")
+    @route("GET", r"/v1/publishers/google/models/(?P<model>(?:gemini|lyria)-[^/:]+)")
     def get_publisher_model(self, request: Request, model: str) -> Any:
         self.authorise(request)
         return {"name": f"publishers/google/models/{model}"}

@@ -166,11 +166,12 @@ def _signing(settings: Settings) -> Signing:
 def _sign_blob(settings: Settings, message: bytes) -> bytes:
     """``projects.serviceAccounts.signBlob`` of the IAM Service Account Credentials API, which has no client here."""
     base = settings.iam_base_url or "https://iamcredentials.googleapis.com"
-    response = clients.session(settings).post(
-        f"{base}/v1/projects/-/serviceAccounts/{settings.service_account}:signBlob",
-        json={"payload": base64.b64encode(message).decode()},
-        timeout=retry.TIMEOUT_S,
-    )
+    with clients.session(settings) as session:
+        response = session.post(
+            f"{base}/v1/projects/-/serviceAccounts/{settings.service_account}:signBlob",
+            json={"payload": base64.b64encode(message).decode()},
+            timeout=retry.TIMEOUT_S,
+        )
     if not response.ok:
         raise clients.refusal("IAM", response.status_code, response.text, response.headers, settings)
     with clients.readable("IAM"):

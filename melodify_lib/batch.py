@@ -19,7 +19,7 @@ from melodify_lib.errors import InputError, MelodifyError, StoreError
 from melodify_lib.flow import Composer
 from melodify_lib.image import MAX_BYTES, read_bytes
 from melodify_lib.nouns import TrackCard, sha256
-from melodify_lib.store import Store, name_in, open_store
+from melodify_lib.store import Store, get_all, name_in, open_store
 
 if TYPE_CHECKING:
     from melodify_lib.settings import Settings
@@ -71,7 +71,7 @@ def compose_all(
                 yield Result(picture, "found", song, seconds=round(time.monotonic() - started, 2))
                 continue
             track = composer.compose(data, seconds=seconds, seed=seed)
-            address = track.put(store, f"songs/{sha256(track.card.to_json().encode())[:16]}/")
+            address = track.put_song(store)
             store.put(name, json.dumps({"card": address}).encode())
         except MelodifyError as error:
             yield Result(picture, "failed", error=str(error), seconds=round(time.monotonic() - started, 2))
@@ -108,8 +108,7 @@ def _find(store: Store, name: str) -> str | None:
         address = json.loads(store.get(name))["card"]
         prefix = name_in(store, address).removesuffix("card.json")
         card = TrackCard.from_json(store.get(f"{prefix}card.json"))
-        if any(sha256(store.get(prefix + file)) != digest for file, digest in card.files.items()):
-            return None
+        get_all(store, prefix, card.files)
     except (StoreError, InputError, ValueError, LookupError, TypeError):
         return None
     return store.address(f"{prefix}track.wav")

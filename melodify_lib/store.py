@@ -70,6 +70,15 @@ def put_all(store: Store, prefix: str, files: Mapping[str, bytes]) -> None:
         store.put(prefix + name, data)
 
 
+def get_all(store: Store, prefix: str, digests: Mapping[str, str]) -> dict[str, bytes]:
+    """The files under `prefix` that `digests` names, by their sha256. Raises `StoreError` where one is not whole."""
+    files = {name: store.get(prefix + name) for name in digests}
+    for name, data in files.items():
+        if hashlib.sha256(data).hexdigest() != digests[name]:
+            raise StoreError(f"{store.address(prefix + name)} is not what was stored")
+    return files
+
+
 def name_in(store: Store, address: str) -> str:
     """The name of what has `address` in `store`. Raises `StoreError` for an address outside of it."""
     root = store.address("x")[:-1]

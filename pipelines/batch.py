@@ -5,9 +5,6 @@ picture that fails, fails alone (its task says so and goes on), and what was mad
 run that was killed is started again and makes only the rest. KFP's own cache is off: it knows nothing of the store.
 """
 
-import contextlib
-import secrets
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +12,9 @@ from kfp import compiler, dsl
 from kfp.dsl import Artifact, Input, Metrics, Output
 
 from melodify_lib.batch import Result, from_json
-from melodify_lib.errors import PipelineError, SettingsError
 from melodify_lib.settings import Settings
 from pipelines.graph import IMAGE
-from pipelines.local import reason
+from pipelines.local import execute
 from pipelines.run import batch_settings
 
 PARALLEL, PER_TASK = 2, 8
@@ -99,22 +95,13 @@ def run_batch(
     per_task: int = PER_TASK,
 ) -> list[Result]:
     """Run it on this machine, with kfp.local. Raises `PipelineError` when it is not a picture that failed."""
-    from kfp import local
-
-    if settings.store.startswith("gs://"):
-        raise SettingsError(f"a run on this machine needs a folder as store, not {settings.store}; set MELODIFY_STORE")
-    name = f"batch-{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
-    folder = Path(settings.store).resolve() / "pipeline" / name
-    folder.mkdir(parents=True)
-    local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(folder))
-    log = folder / "log.txt"
     where = pictures if pictures.startswith("gs://") else str(Path(pictures).resolve())
-    with log.open("w", encoding="utf-8") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
-        try:
-            done = batch_pipeline(parallel=parallel)(
-                pictures=where, settings=batch_settings(settings), per_task=per_task, seconds=float(seconds), seed=seed
-            )
-        except RuntimeError as error:
-            file.flush()
-            raise PipelineError(f"{reason(error, log)}; the log is {log}") from None
-    return from_json(Path(done.output.path).read_text(encoding="utf-8"))
+    parameters = {
+        "pictures": where,
+        "settings": batch_settings(settings),
+        "per_task": per_task,
+        "seconds": float(seconds),
+        "seed": seed,
+    }
+    output, _ = execute(batch_pipeline(parallel=parallel), parameters, settings, caching=False)
+    return from_json(Path(output.path).read_text(encoding="utf-8"))

@@ -104,7 +104,7 @@ def play_and_store(
 
     from melodify_lib import stages
     from melodify_lib.errors import PipelineError
-    from melodify_lib.nouns import Caption, MusicDescription, StageVersion, sha256
+    from melodify_lib.nouns import Caption, MusicDescription, StageVersion
     from melodify_lib.settings import Settings
     from melodify_lib.store import open_store
 
@@ -122,9 +122,7 @@ def play_and_store(
         describer=StageVersion.model_validate(description.metadata["describer"]),
         fallback_from=StageVersion.model_validate(fell_back) if fell_back else None,
     )
-    # Named by its card, so that the same request finds the same song and another never overwrites it.
-    name = sha256(track.card.to_json().encode())[:16]
-    song.uri = track.put(open_store(settings), prefix=f"songs/{name}/")
+    song.uri = track.put_song(open_store(settings))
     values = track.card.measured.model_dump(exclude_none=True)
     # A file too: kfp.local takes an artifact without one for lost, and would never find this step in its cache.
     Path(measured.path).write_text(json.dumps(values), encoding="utf-8")

@@ -22,15 +22,25 @@ def run(
     Artifacts, log and cache go under ``pipeline/`` in the store. Raises `PipelineError`, naming the task that failed,
     what it said last, and where the log is.
     """
+    del request  # a run on this machine costs nothing, and ends with whoever started it
+    pipeline = music_pipeline()
+    done, folder = execute(pipeline, parameters, settings, caching=caching)
+    # kfp.local does not say which tasks it took from its cache; those it ran left their output here.
+    states = {task: "done" if any(folder.glob(f"*/{task}")) else "cached" for task in _tasks(pipeline)}
+    for task, state in states.items():
+        on_event(f"{task}: {state}")
+    return states, str(done.uri)
+
+
+def execute(pipeline: Any, parameters: dict[str, Any], settings: Settings, *, caching: bool) -> tuple[Any, Path]:
+    """The output of a run of `pipeline`, and the folder with its artifacts and its log. Raises as `run` does."""
     from kfp import local
 
-    del request  # a run on this machine costs nothing, and ends with whoever started it
     if settings.store.startswith("gs://"):
         raise SettingsError(f"a run on this machine needs a folder as store, not {settings.store}; set MELODIFY_STORE")
     root = Path(settings.store).resolve() / "pipeline"
     folder = root / f"run-{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
     folder.mkdir(parents=True)
-    pipeline = music_pipeline()
     local.init(
         runner=local.SubprocessRunner(use_venv=False),
         pipeline_root=str(folder),
@@ -38,17 +48,16 @@ def run(
         cache_root=str(root / "cache"),
     )
     log = folder / "log.txt"
-    with log.open("w", encoding="utf-8") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+    with (
+        log.open("w", encoding="utf-8") as file,
+        contextlib.redirect_stdout(file),
+        contextlib.redirect_stderr(file),
+    ):
         try:
-            card = str(pipeline(**parameters).output.uri)
+            return pipeline(**parameters).output, folder
         except RuntimeError as error:
             file.flush()
             raise PipelineError(f"{reason(error, log)}; the log is {log}") from None
-    # kfp.local does not say which tasks it took from its cache; those it ran left their output here.
-    states = {task: "done" if any(folder.glob(f"*/{task}")) else "cached" for task in _tasks(pipeline)}
-    for task, state in states.items():
-        on_event(f"{task}: {state}")
-    return states, card
 
 
 def _tasks(pipeline: Any) -> list[str]:

@@ -13,7 +13,7 @@ from melodify_lib.image import open_image, read_bytes
 from melodify_lib.music.finish import check_request
 from melodify_lib.nouns import TrackCard, sha256
 from melodify_lib.settings import Settings
-from melodify_lib.store import FolderStore, Store, name_in, open_store, put_all, put_folder
+from melodify_lib.store import FolderStore, Store, get_all, name_in, open_store, put_all, put_folder
 
 RUNNERS = {"local": "pipelines.local", "vertex": "pipelines.vertex"}
 """Name in the settings → module with a function ``run``."""
@@ -108,10 +108,9 @@ def _read_whole(store: Store, address: str) -> tuple[TrackCard, dict[str, bytes]
     try:
         name = name_in(store, address)
         card = TrackCard.from_json(store.get(name))
-        files = {file: store.get(name.removesuffix("card.json") + file) for file in card.files}
+        return card, get_all(store, name.removesuffix("card.json"), card.files)
     except (CardError, StoreError):
         return None
-    return (card, files) if all(sha256(data) == card.files[file] for file, data in files.items()) else None
 
 
 def batch_settings(settings: Settings) -> dict[str, Any]:

@@ -9,10 +9,11 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from melodify_lib.cloud import clients, labels
-from melodify_lib.errors import CloudError, PipelineError, SettingsError
+from melodify_lib.errors import PipelineError, SettingsError
 from melodify_lib.logs import redact
 from melodify_lib.nouns import sha256
 from melodify_lib.settings import Settings
@@ -24,7 +25,6 @@ POLL_S = 10.0
 """How often a job is looked at."""
 FOLDER = "pipeline"
 """Under the bucket: what the tasks hand on to each other."""
-_NOT_FOUND = 404
 _OVER = ("SUCCEEDED", "FAILED", "CANCELLED", "PAUSED")
 _SAY = {"SUCCEEDED": "done", "SKIPPED": "cached"}
 
@@ -83,9 +83,9 @@ def submit(
     for attempt in range(1, 100):
         job_id = f"melodify-music-{digest[:24]}{f'-{attempt}' if attempt > 1 else ''}"
         name = f"{clients.parent(settings)}/pipelineJobs/{job_id}"
-        there = _find(name, settings)
+        there = clients.find_google(settings, partial(client.get_pipeline_job, name=name, retry=None))
         if there is None:
-            clients.ask_google(settings, lambda job_id=job_id: create(job_id))  # type: ignore[misc]
+            clients.ask_google(settings, partial(create, job_id))
             log.info("submitted %s", name)
             on_event(f"submitted: {name}")
             return name
@@ -164,15 +164,6 @@ def _spec(settings: Settings, caching: bool) -> dict[str, Any]:
     for task in spec["root"]["dag"]["tasks"].values():
         task["cachingOptions"] = {"enableCache": caching}
     return spec
-
-
-def _find(name: str, settings: Settings) -> Any:
-    try:
-        return get(name, settings)
-    except CloudError as error:
-        if error.status == _NOT_FOUND:
-            return None
-        raise
 
 
 def _state_of(detail: Any) -> str:

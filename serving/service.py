@@ -26,7 +26,7 @@ from melodify_lib.music.measure import measure
 from melodify_lib.music.musicgen import MusicGen
 from melodify_lib.music.musicgen.engine import Song
 from melodify_lib.nouns import Measures, MusicDescription, sha256
-from melodify_lib.store import Store, open_store, put_all
+from melodify_lib.store import Store, get_all, open_store, put_all
 from serving.apart import Performance
 from serving.messages import PromptCard, Refusal, Wanted, read_request
 
@@ -236,8 +236,7 @@ class Service:
         try:
             card = self._store.get(prefix + CARD)
             hashes = json.loads(card)["files"]
-            if any(sha256(self._store.get(prefix + file)) != known for file, known in hashes.items()):
-                return None
+            get_all(self._store, prefix, hashes)
         except (StoreError, ValueError, LookupError, TypeError, AttributeError):
             return None
         return self._prediction(prefix, (*hashes, CARD), card)

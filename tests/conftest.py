@@ -1,12 +1,18 @@
 """What tests of several modules share."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from melodify_lib.flow import Composer
 from melodify_lib.samples import sample_picture
+
+if TYPE_CHECKING:
+    from emulators.cloud import Cloud
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -31,6 +37,27 @@ def composer() -> Composer:
 @pytest.fixture(scope="session")
 def photograph() -> Path:
     return sample_picture("coffee")
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[Cloud]:
+    """The whole cloud on this machine."""
+    from emulators.cloud import cloud  # which imports every client there is
+
+    with cloud() as running:
+        yield running
+
+
+@pytest.fixture
+def gcp(servers: Cloud, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
+    """The same, with the environment in which it is used."""
+    monkeypatch.delenv("MELODIFY_STORE")
+    for name, value in servers.environment.items():
+        monkeypatch.setenv(name, value)
+    servers.vertex.log.clear()
+    yield servers
+    servers.vertex.fault = servers.openai.fault = servers.iam.fault = lambda request: None
+    servers.iam.denied, servers.iam.granted_on_account = set(), set()
 
 
 @pytest.fixture(scope="session")

@@ -26,17 +26,18 @@ LATER = date(2100, 1, 1)
 
 
 @pytest.fixture
-def gcp(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
-    monkeypatch.setattr(endpoints, "POLL_S", 0.02)
-    monkeypatch.setattr(vertex, "POLL_S", 0.02)
-    monkeypatch.setattr(tuning, "POLL_S", 0.02)
+def servers() -> Iterator[Cloud]:
+    """New for each test, as what is there is counted."""
+    with cloud() as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (endpoints, vertex, tuning):
+        monkeypatch.setattr(module, "POLL_S", 0.02)
     monkeypatch.setattr(retry, "FIRST_PAUSE_S", 0.001)
     monkeypatch.setattr(retry, "DEADLINE_S", 0.5)
-    monkeypatch.delenv("MELODIFY_STORE")
-    with cloud() as running:
-        for name, value in running.environment.items():
-            monkeypatch.setenv(name, value)
-        yield running
 
 
 def test_everything_that_was_made_is_listed_priced_and_cleaned(

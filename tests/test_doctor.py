@@ -5,33 +5,20 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from emulators.cloud import Cloud, cloud
+from emulators.cloud import Cloud
 from emulators.server import HANG, Reply
 from melodify_lib.cloud import checks
 from melodify_lib.doctor import Finding, examine
 from melodify_lib.settings import Settings
 
 
-@pytest.fixture(scope="module")
-def servers() -> Iterator[Cloud]:
-    with cloud() as running:
-        yield running
-
-
-@pytest.fixture
-def gcp(servers: Cloud, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
-    monkeypatch.delenv("MELODIFY_STORE")
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checks, "PATIENCE_S", 60.0)  # a busy machine imports the clients slowly
-    for name, value in servers.environment.items():
-        monkeypatch.setenv(name, value)
-    yield servers
-    servers.vertex.fault = servers.openai.fault = servers.iam.fault = lambda request: None
-    servers.iam.denied, servers.iam.granted_on_account = set(), set()
 
 
 def found(**settings: object) -> dict[str, Finding]:

@@ -8,13 +8,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from emulators.cloud import Cloud, cloud
+from emulators.cloud import Cloud
 from emulators.server import DROP, Fault, Reply
 from melodify_lib.cloud import retry
 from melodify_lib.errors import CloudError, PipelineError, SettingsError
@@ -28,23 +27,11 @@ ALL = ["load-describer", "rework-caption", "play-and-store"]
 CHOSEN = {"captioner": "local", "describer": "local"}
 
 
-@pytest.fixture(scope="module")
-def servers() -> Iterator[Cloud]:
-    with cloud() as running:
-        yield running
-
-
-@pytest.fixture
-def gcp(servers: Cloud, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
+@pytest.fixture(autouse=True)
+def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vertex, "POLL_S", 0.02)
     monkeypatch.setattr(retry, "FIRST_PAUSE_S", 0.001)
     monkeypatch.setattr(retry, "DEADLINE_S", 0.5)
-    monkeypatch.delenv("MELODIFY_STORE")
-    for name, value in servers.environment.items():
-        monkeypatch.setenv(name, value)
-    servers.vertex.log.clear()
-    yield servers
-    servers.vertex.fault = lambda request: None
 
 
 def made(photograph: Path, seed: int, request: str = "", **more: Any) -> tuple[Run, list[str]]:

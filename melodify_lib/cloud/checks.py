@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from melodify_lib.cloud import clients, endpoints, retry, tuned
+from melodify_lib.cloud.objects import split
 from melodify_lib.errors import CloudError, MelodifyError, MissingDependencyError, SettingsError
 
 if TYPE_CHECKING:
@@ -273,7 +274,7 @@ def _bucket(settings: Settings) -> str:
 
 def _bucket_name(settings: Settings) -> str:
     if settings.store.startswith("gs://"):
-        return settings.store.removeprefix("gs://").partition("/")[0]
+        return split(settings.store)[0]
     return settings.bucket
 
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 Client = TypeVar("Client")
 T = TypeVar("T")
 
+_NOT_FOUND = 404
 EXTRA = "the cloud needs an extra: pip install 'melodify[cloud]'"
 
 
@@ -211,6 +212,16 @@ def ask_google(
             return request()
 
     return retry.ask(once, is_repeatable=is_repeatable, timeout=timeout, deadline=deadline)
+
+
+def find_google(settings: Settings, request: Callable[[], T]) -> T | None:
+    """`ask_google`, with None for what is not there."""
+    try:
+        return ask_google(settings, request)
+    except CloudError as error:
+        if error.status == _NOT_FOUND:
+            return None
+        raise
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from secrets import token_hex
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from melodify_lib.cloud import clients, labels, retry, tuned
 from melodify_lib.errors import CloudError, InputError, SettingsError
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from melodify_lib.settings import Settings
 
-T = TypeVar("T")
-
 NAME = "melodify-musician"
 """Of the model in Model Registry, and of the endpoint."""
 PORT, PREDICT_ROUTE, HEALTH_ROUTE = 8080, "/predict", "/health"
@@ -34,7 +32,7 @@ SHARED_S = 60.0
 """How long a prediction may take on an endpoint that shares its address with others."""
 POLL_S, OPERATION_S = 2.0, 3600.0
 """How often a long-running operation is looked at, at first, and how long; a deployment takes ten minutes."""
-_CONFLICT, _NOT_FOUND = 409, 404
+_CONFLICT = 409
 _DEDICATED = re.compile(r"[a-z0-9-]+\.[a-z0-9-]+-[0-9]+\.prediction\.vertexai\.goog")
 
 OnEvent = Callable[[str], None]
@@ -59,7 +57,7 @@ def register(
     client = clients.vertex(settings, ModelServiceClient)
     request = sha256(json.dumps([image, artifacts, sorted((environment or {}).items())]).encode())[:32]
     name = f"{clients.parent(settings)}/models/{NAME}"
-    versions = _found(settings, lambda: list(client.list_model_versions(name=name, retry=None)))
+    versions = clients.find_google(settings, lambda: list(client.list_model_versions(name=name, retry=None)))
     for version in versions or ():
         if version.labels.get(labels.REQUEST) == request:
             on_event(f"registered before: {name}@{version.version_id}")
@@ -189,7 +187,7 @@ def undeploy(settings: Settings, endpoint: str, deployed: str) -> None:
     from google.cloud.aiplatform_v1 import EndpointServiceClient
 
     client = clients.vertex(settings, EndpointServiceClient)
-    there = _found(settings, lambda: client.get_endpoint(name=endpoint, retry=None))
+    there = clients.find_google(settings, lambda: client.get_endpoint(name=endpoint, retry=None))
     if there is None or deployed not in {one.id for one in there.deployed_models}:
         return
     rest = {key: value for key, value in there.traffic_split.items() if key != deployed}
@@ -209,7 +207,7 @@ def delete_endpoint(settings: Settings, endpoint: str) -> bool:
     from google.cloud.aiplatform_v1 import EndpointServiceClient
 
     client = clients.vertex(settings, EndpointServiceClient)
-    there = _found(settings, lambda: client.get_endpoint(name=endpoint, retry=None))
+    there = clients.find_google(settings, lambda: client.get_endpoint(name=endpoint, retry=None))
     if there is None:
         return False
     for one in sorted(there.deployed_models, key=lambda one: there.traffic_split.get(one.id, 0)):  # the busiest last
@@ -300,7 +298,7 @@ def wait_for(settings: Settings, operation: Operation, what: str) -> Any:
 def _endpoint(settings: Settings, client: Any, on_event: OnEvent) -> str:
     """Name of the endpoint, made if it is not there."""
     name = f"{clients.parent(settings)}/endpoints/{NAME}"
-    if _found(settings, lambda: client.get_endpoint(name=name, retry=None)) is not None:
+    if clients.find_google(settings, lambda: client.get_endpoint(name=name, retry=None)) is not None:
         return name
     new = {"display_name": NAME, "labels": labels.labels(settings, run=token_hex(8), request=NAME)}
     try:
@@ -331,18 +329,8 @@ def _wait_for_others(settings: Settings, client: Any, endpoint: str, on_event: O
             wait_for(settings, found, one.name)
 
 
-def _found(settings: Settings, request: Callable[[], T]) -> T | None:
-    """What `request` gives; None for what is not there."""
-    try:
-        return clients.ask_google(settings, request)
-    except CloudError as error:
-        if error.status == _NOT_FOUND:
-            return None
-        raise
-
-
 def _delete(settings: Settings, request: Callable[[], Operation], name: str) -> bool:
-    operation = _found(settings, request)
+    operation = clients.find_google(settings, request)
     if operation is None:
         return False
     wait_for(settings, operation, f"deleting {name}")

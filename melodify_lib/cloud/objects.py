@@ -22,7 +22,7 @@ def download_folder(settings: Settings, uri: str, folder: Path, patterns: Sequen
     """
     from filelock import FileLock
 
-    bucket, prefix = _split(uri)
+    bucket, prefix = split(uri)
     client = storage_client(settings)
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock"), google_errors(settings, "Cloud Storage"):
@@ -47,7 +47,7 @@ def download_folder(settings: Settings, uri: str, folder: Path, patterns: Sequen
 
 def list_names(settings: Settings, uri: str) -> list[str]:
     """Names right under a gs:// address. Raises `CloudError`."""
-    bucket, prefix = _split(uri)
+    bucket, prefix = split(uri)
 
     def names() -> list[str]:
         blobs = storage_client(settings).list_blobs(bucket, prefix=prefix, delimiter="/", retry=None)
@@ -67,7 +67,7 @@ def read(settings: Settings, uri: str, most: int) -> bytes:
     return ask_google(settings, download, service="Cloud Storage")
 
 
-def _split(uri: str) -> tuple[str, str]:
+def split(uri: str) -> tuple[str, str]:
     """Bucket, and prefix with a slash at its end, of a gs:// address."""
     bucket, _, prefix = uri.removeprefix("gs://").partition("/")
     return bucket, f"{prefix.strip('/')}/" if prefix.strip("/") else ""

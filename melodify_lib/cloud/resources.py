@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from melodify_lib.cloud import clients, endpoints, labels, tuned
-from melodify_lib.errors import CloudError, MelodifyError
+from melodify_lib.errors import MelodifyError
 from melodify_lib.tables import read_yaml
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 MACHINES = Path(__file__).with_name("machines.yaml")
 _RUNNING = ("PENDING", "RUNNING", "QUEUED")
-_NOT_FOUND = 404
 
 
 @dataclass(frozen=True)
@@ -78,12 +77,13 @@ def _endpoints(settings: Settings) -> list[Resource]:
     found = clients.ask_google(
         settings, lambda: list(client.list_endpoints(parent=clients.parent(settings), retry=None))
     )
+    table = read_yaml(MACHINES)
     return [
         _resource(
             "endpoint",
             one,
             f"serves {len(one.deployed_models)}" if one.deployed_models else "serves nothing",
-            _sum(_hourly(deployed.dedicated_resources) for deployed in one.deployed_models),
+            _sum(_hourly(deployed.dedicated_resources, table) for deployed in one.deployed_models),
         )
         for one in _ours(found)
     ]
@@ -133,13 +133,7 @@ def _is_there(settings: Settings, name: str) -> bool:
             return clients.vertex(settings, EndpointServiceClient).get_endpoint(name=name, retry=None)
         return clients.vertex(settings, ModelServiceClient).get_model(name=name, retry=None)
 
-    try:
-        clients.ask_google(settings, get)
-    except CloudError as error:
-        if error.status == _NOT_FOUND:
-            return False
-        raise
-    return True
+    return clients.find_google(settings, get) is not None
 
 
 def _ours(found: Iterable[Any]) -> list[Any]:
@@ -156,9 +150,9 @@ def _resource(
     return Resource(kind, one.name, one.labels[labels.RUN], expires, state, dollars_an_hour, parts)
 
 
-def _hourly(resources: Any) -> float | None:
+def _hourly(resources: Any, table: dict[str, Any]) -> float | None:
     """Dollars an hour of the machines that are always there; None for what is in no table."""
-    table, spec = read_yaml(MACHINES), resources.machine_spec
+    spec = resources.machine_spec
     machine = table["machines"].get(spec.machine_type)
     accelerator = table["accelerators"].get(spec.accelerator_type.name, None) if spec.accelerator_count else 0.0
     if machine is None or accelerator is None:
@@ -173,14 +167,6 @@ def _sum(prices: Iterable[float | None]) -> float | None:
             return None
         total += one
     return total
-
-
-def _clean_endpoint(settings: Settings, one: Resource) -> None:
-    endpoints.delete_endpoint(settings, one.name)
-
-
-def _clean_model(settings: Settings, one: Resource) -> None:
-    endpoints.delete_model(settings, one.name)
 
 
 def _clean_pipeline_job(settings: Settings, one: Resource) -> None:
@@ -202,9 +188,9 @@ def _clean_tuning_job(settings: Settings, one: Resource) -> None:
         delete(settings, part)
 
 
-_CLEAN = {
-    "endpoint": _clean_endpoint,
-    "model": _clean_model,
+_CLEAN: dict[str, Callable[[Settings, Resource], object]] = {
+    "endpoint": lambda settings, one: endpoints.delete_endpoint(settings, one.name),
+    "model": lambda settings, one: endpoints.delete_model(settings, one.name),
     "pipeline job": _clean_pipeline_job,
     "tuning job": _clean_tuning_job,
 }

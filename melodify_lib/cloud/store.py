@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from melodify_lib.cloud import clients, retry
+from melodify_lib.cloud.objects import split
 from melodify_lib.errors import CloudError, SettingsError, StoreError
 from melodify_lib.store import check_name, is_name
 
@@ -39,8 +40,7 @@ class GcsStore:
     def __init__(self, settings: Settings) -> None:
         """Raises `PaidError` or `SettingsError` where the settings do not allow it."""
         self._settings = settings
-        bucket, _, prefix = settings.store.removeprefix("gs://").partition("/")
-        self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
+        bucket, self._prefix = split(settings.store)
         self._bucket = clients.storage_client(settings).bucket(bucket)
 
     def put(self, name: str, data: bytes) -> str:

@@ -40,7 +40,6 @@ POLL_S = 20.0
 ADAPTER_SIZES = {1: "ONE", 2: "TWO", 4: "FOUR", 8: "EIGHT", 16: "SIXTEEN", 32: "THIRTY_TWO"}
 _DATASET = "melodify-dataset"
 _FOLDER = "datasets"
-_NOT_FOUND = 404
 
 
 def from_settings(settings: Settings, plan: Plan) -> VertexTuner:
@@ -144,13 +143,7 @@ class VertexTuner:
 
     def _is_served(self, job: types.TuningJob) -> bool:
         """Is the job's model still there?"""
-        try:
-            clients.ask_google(self.settings, lambda: self.client.models.get(model=_model(job)))
-        except CloudError as error:
-            if error.status == _NOT_FOUND:
-                return False
-            raise
-        return True
+        return clients.find_google(self.settings, lambda: self.client.models.get(model=_model(job))) is not None
 
     def _jobs(self) -> list[types.TuningJob]:
         """All tuning jobs, the newest first."""

@@ -1,9 +1,10 @@
 """A run of the pipeline on this machine, with kfp.local: each step in a process of its own, cached."""
 
 import contextlib
+import logging
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -52,12 +53,28 @@ def execute(pipeline: Any, parameters: dict[str, Any], settings: Settings, *, ca
         log.open("w", encoding="utf-8") as file,
         contextlib.redirect_stdout(file),
         contextlib.redirect_stderr(file),
+        _root_logger_kept(),
     ):
         try:
             return pipeline(**parameters).output, folder
         except RuntimeError as error:
             file.flush()
             raise PipelineError(f"{reason(error, log)}; the log is {log}") from None
+
+
+@contextlib.contextmanager
+def _root_logger_kept() -> Iterator[None]:
+    """kfp.local puts a handler on the root logger and back; tasks at the same time leave one, to a log that is closed.
+
+    The next run in this process would then fail to say why a task failed, and other logs would be lost.
+    """
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    try:
+        yield
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
 
 
 def _tasks(pipeline: Any) -> list[str]:

@@ -517,11 +517,14 @@ def pipeline_compile(
     out_file: Annotated[Path, typer.Option("--out", "-o", help="The spec, .yaml or .json.")] = Path(
         "runs/pipeline.yaml"
     ),
-    image: Annotated[str | None, typer.Option(help="Container image of the components.")] = None,
+    image: Annotated[str | None, typer.Option(help="Container image of the components (MELODIFY_IMAGE).")] = None,
 ) -> None:
-    """Write the pipeline's spec."""
+    """Write the pipeline's spec, with the resources that the musician of the settings needs."""
+    from melodify_lib.settings import Settings
+
     graph = _pipelines("graph")
-    typer.echo(graph.compile_pipeline(out_file, image or graph.IMAGE))
+    settings = Settings.load(image=image)
+    typer.echo(graph.compile_pipeline(out_file, settings.image or graph.IMAGE, graph.resources_for(settings)))
 
 
 @pipeline_app.command("run")

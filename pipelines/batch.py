@@ -22,10 +22,13 @@ PARALLEL, PER_TASK = 2, 8
 
 def list_pictures(pictures: str, settings: dict[str, Any], per_task: int) -> list[list[str]]:
     """Names of the pictures in a folder or under a gs:// address, `per_task` in a share."""
+    from melodify_lib import logs
     from melodify_lib.batch import list_pictures
     from melodify_lib.settings import Settings
 
-    names = list_pictures(Settings.load(**settings), pictures)
+    chosen = Settings.load(**settings)
+    logs.configure_component(chosen, component="list-pictures")
+    names = list_pictures(chosen, pictures)
     return [names[start : start + per_task] for start in range(0, len(names), per_task)]
 
 
@@ -35,10 +38,13 @@ def compose_pictures(
     """A song for each picture of a share, or the reason why not. results: `melodify_lib.batch.Result`s as JSON"""
     from pathlib import Path
 
+    from melodify_lib import logs
     from melodify_lib.batch import compose_all, to_json
     from melodify_lib.settings import Settings
 
-    done = list(compose_all(Settings.load(**settings), pictures, share, seconds=seconds, seed=seed))
+    chosen = Settings.load(**settings)
+    logs.configure_component(chosen, component="compose-pictures")
+    done = list(compose_all(chosen, pictures, share, seconds=seconds, seed=seed))
     Path(results.path).write_text(to_json(done), encoding="utf-8")
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from kfp import compiler, dsl
 
 from melodify_lib.errors import PipelineError
+from melodify_lib.settings import Settings
 from pipelines import components
 
 IMAGE = "python:3.11"
@@ -35,6 +36,14 @@ class Resources:
             task.set_memory_limit(self.memory)
         if self.accelerator:
             task.set_accelerator_type(self.accelerator).set_accelerator_limit(self.accelerators)
+
+
+def resources_for(settings: Settings) -> dict[str, Resources]:
+    """What each task needs for the musician of the settings. Source of MusicGen's: bench/musicgen.py."""
+    if settings.musician != "musicgen":
+        return {}
+    on_gpu = settings.device.startswith("cuda")
+    return {"play-and-store": Resources(cpu="4", memory="16G", accelerator="NVIDIA_L4" if on_gpu else "")}
 
 
 def music_pipeline(image: str = IMAGE, resources: Mapping[str, Resources] | None = None) -> Any:

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import re
 import secrets
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from melodify_lib.errors import PipelineError, SettingsError
+from melodify_lib.logs import TRACE
 from melodify_lib.settings import Settings
 from pipelines.graph import music_pipeline
 
@@ -54,6 +56,7 @@ def execute(pipeline: Any, parameters: dict[str, Any], settings: Settings, *, ca
         contextlib.redirect_stdout(file),
         contextlib.redirect_stderr(file),
         _root_logger_kept(),
+        _trace_in_environment(),
     ):
         try:
             return pipeline(**parameters).output, folder
@@ -75,6 +78,20 @@ def _root_logger_kept() -> Iterator[None]:
     finally:
         root.handlers[:] = handlers
         root.setLevel(level)
+
+
+@contextlib.contextmanager
+def _trace_in_environment() -> Iterator[None]:
+    """A task is a process, to which kfp.local hands on the environment and nothing else."""
+    before = os.environ.get("MELODIFY_TRACE")
+    os.environ["MELODIFY_TRACE"] = TRACE.get()
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["MELODIFY_TRACE"]
+        else:
+            os.environ["MELODIFY_TRACE"] = before
 
 
 def _tasks(pipeline: Any) -> list[str]:

@@ -98,7 +98,8 @@ def run(
             parameters, settings, caching=with_caching, request=request + again, on_event=on_event
         )
         store = open_store(settings.model_copy(update={"store": parameters["musician_settings"]["store"]}))
-        if (song := _read_whole(store, address)) is not None:
+        song = _read_whole(store, address)
+        if song is not None and (again or not _is_cached_stand_in(tasks, song[0])):
             return Run(tasks, address, *song, time.monotonic() - started)
     raise PipelineError(f"the song at {address} is not whole, though it was made anew; look at the store")
 
@@ -111,6 +112,11 @@ def _read_whole(store: Store, address: str) -> tuple[TrackCard, dict[str, bytes]
         return card, get_all(store, name.removesuffix("card.json"), card.files)
     except (CardError, StoreError):
         return None
+
+
+def _is_cached_stand_in(tasks: dict[str, str], card: TrackCard) -> bool:
+    """Was the description made, some time ago, by the stand-in for a describer that may be well again?"""
+    return card.fallback_from is not None and tasks["rework-caption"] == "cached"
 
 
 def batch_settings(settings: Settings) -> dict[str, Any]:

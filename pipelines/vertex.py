@@ -14,10 +14,10 @@ from typing import Any
 
 from melodify_lib.cloud import clients, labels
 from melodify_lib.errors import PipelineError, SettingsError
-from melodify_lib.logs import redact
+from melodify_lib.logs import TRACE, redact
 from melodify_lib.nouns import sha256
 from melodify_lib.settings import Settings
-from pipelines.graph import TASKS, music_pipeline
+from pipelines.graph import TASKS, music_pipeline, resources_for
 
 log = logging.getLogger("melodify_lib.pipelines")
 
@@ -70,7 +70,10 @@ def submit(
             "parameter_values": parameters,
             "failure_policy": "PIPELINE_FAILURE_POLICY_FAIL_FAST",
         },
-        "labels": labels.labels(settings, run=digest[:16], request=digest[:32]),
+        "labels": {
+            **labels.labels(settings, run=digest[:16], request=digest[:32]),
+            **({labels.TRACE: trace} if (trace := TRACE.get()) else {}),
+        },
         "service_account": settings.service_account,
     }
 
@@ -160,7 +163,9 @@ def _spec(settings: Settings, caching: bool) -> dict[str, Any]:
     """The compiled pipeline, as a job carries it."""
     from google.protobuf import json_format
 
-    spec: dict[str, Any] = json_format.MessageToDict(music_pipeline(settings.image).pipeline_spec)
+    spec: dict[str, Any] = json_format.MessageToDict(
+        music_pipeline(settings.image, resources_for(settings)).pipeline_spec
+    )
     for task in spec["root"]["dag"]["tasks"].values():
         task["cachingOptions"] = {"enableCache": caching}
     return spec

@@ -15,6 +15,7 @@ import pytest
 
 from emulators.cloud import Cloud
 from emulators.server import DROP, Fault, Reply
+from melodify_lib import logs
 from melodify_lib.cloud import retry
 from melodify_lib.errors import CloudError, PipelineError, SettingsError
 from melodify_lib.flow import Composer
@@ -46,14 +47,16 @@ def ordered(gcp: Cloud) -> int:
 
 
 def test_the_same_song_comes_out_as_here(gcp: Cloud, photograph: Path, composer: Composer, tmp_path: Path) -> None:
-    there, events = made(photograph, 1)
+    with logs.tracing() as trace:
+        there, events = made(photograph, 1)
     assert there.card == composer.compose(photograph, seconds=4, seed=1).card
     assert there.card_address.startswith("gs://melodify/songs/") and there.tasks == dict.fromkeys(ALL, "done")
     assert events[0].startswith("submitted: ") and events[-1] == "play-and-store: done"
     there.save(tmp_path)
     assert (tmp_path / "track.wav").read_bytes() == there.files["track.wav"]
     (job,) = [job for job in gcp.vertex.pipeline_jobs.values() if job["name"] in events[0]]
-    assert set(job["labels"]) == {"melodify-run", "melodify-request", "melodify-expires"}
+    assert set(job["labels"]) == {"melodify-run", "melodify-request", "melodify-expires", "melodify-trace"}
+    assert job["labels"]["melodify-trace"] == trace
     assert gcp.environment["MELODIFY_ACCESS_TOKEN"] not in json.dumps(job)
     assert job["runtimeConfig"]["failurePolicy"] == "PIPELINE_FAILURE_POLICY_FAIL_FAST"
 
@@ -80,6 +83,14 @@ def test_a_tuned_gemini_and_openai_are_asked_by_the_tasks(gcp: Cloud, photograph
     assert there.card.captioner is not None and there.card.captioner.name == "openai"
     assert there.card.describer is not None and there.card.describer.name == "gemini"
     assert any("generateContent" in one.path for one in gcp.vertex.log)
+
+
+def test_musicgen_gets_the_machine_that_it_needs(gcp: Cloud, untrained: dict[str, Path]) -> None:
+    settings = Settings.load(**CHOSEN, musician="musicgen", checkpoint=str(untrained["mono"]), device="cuda")
+    executors = vertex._spec(settings, True)["deploymentSpec"]["executors"]
+    given = executors["exec-play-and-store"]["container"]["resources"]
+    assert (given["resourceCpuLimit"], given["accelerator"]["resourceType"]) == ("4", "NVIDIA_L4")
+    assert "resources" not in executors["exec-rework-caption"]["container"]
 
 
 def test_a_describer_in_a_folder_is_put_into_the_store(gcp: Cloud, photograph: Path) -> None:

@@ -126,13 +126,18 @@ def compose(
     """Make music for a picture: writes track.wav, track.mid and card.json."""
     genre = _genre(genre)
     with _status("Loading") as status:
-        from melodify_lib.flow import Composer
+        from melodify_lib.flow import Composer, Watcher
         from melodify_lib.settings import Settings
 
+        class Spinner(Watcher):
+            def begin(self, stage: str) -> None:
+                status(_DOING[stage])
+
+            def playing(self, share: float) -> None:
+                status(f"{_DOING['play']}, {share:.0%}")
+
         composer = Composer(Settings.load(musician=musician, describer_model=describer_model))
-        track = composer.compose(
-            image, seconds=seconds, seed=seed, genre=genre, on_stage=lambda stage: status(_DOING[stage])
-        )
+        track = composer.compose(image, seconds=seconds, seed=seed, genre=genre, watcher=Spinner())
         track.save(out_dir)
     _print_track(track, out_dir, as_json)
 

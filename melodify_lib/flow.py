@@ -6,15 +6,28 @@ Only this module and `pipelines` know the order of the stages.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from melodify_lib import logs, stages
 from melodify_lib.errors import ReplayError
 from melodify_lib.image import open_image, read_bytes
 from melodify_lib.music.finish import check_request
-from melodify_lib.nouns import Track, TrackCard, sha256
+from melodify_lib.nouns import Caption, MusicDescription, Track, TrackCard, sha256
 from melodify_lib.settings import Settings
+
+
+class Watcher:
+    """Hears how a song comes to be, in the thread that makes it; what it raises stops the song. This one is deaf."""
+
+    def begin(self, stage: str) -> None:
+        """ "caption", "describe" or "play" begins."""
+
+    def captioned(self, caption: Caption) -> None: ...
+
+    def described(self, description: MusicDescription) -> None: ...
+
+    def playing(self, share: float) -> None:
+        """From 0 to 1, often, while the music is made; only by musicians that know."""
 
 
 class Composer:
@@ -33,36 +46,44 @@ class Composer:
         seconds: float = 20,
         seed: int = 0,
         genre: str | None = None,
-        on_stage: Callable[[str], None] = lambda stage: None,
+        description: MusicDescription | None = None,
+        watcher: Watcher | None = None,
     ) -> Track:
         """Make music for a picture (its bytes or its path). The same arguments give the same bytes.
 
-        `on_stage` hears "caption", "describe" and "play" as each begins; the log, in one trace, as each ends.
-        Raises `ImageError` for a file that is not a usable picture, `InputError` for `seconds` outside 4 to 300.
+        A `description` that is given is played as it is. `watcher` hears what happens, and the log, in one trace, what
+        each stage took. Raises `ImageError` for a file that is not a usable picture, `InputError` for `seconds` outside
+        4 to 300.
         """
         check_request(seconds, seed)
+        watcher = watcher or Watcher()
         with logs.tracing():
-            on_stage("caption")
+            watcher.begin("caption")
             since = time.monotonic()
             data = read_bytes(image)
             picture = sha256(data)
             caption = self.captioner.caption(open_image(data))
             captioner = self.captioner.version
             logs.stage_done("caption", captioner, since, picture=picture)
-            on_stage("describe")
+            watcher.captioned(caption)
+            described = None
+            if description is None:
+                watcher.begin("describe")
+                since = time.monotonic()
+                described = self.describer.describe(caption, genre)
+                description = described.description
+                logs.stage_done("describe", described.describer, since, picture=picture)
+            watcher.described(description)
+            watcher.begin("play")
             since = time.monotonic()
-            described = self.describer.describe(caption, genre)
-            logs.stage_done("describe", described.describer, since, picture=picture)
-            on_stage("play")
-            since = time.monotonic()
-            track = self.musician.play(described.description, seconds, seed)
+            track = self.musician.play(description, seconds, seed, watcher.playing)
             logs.stage_done("play", track.card.musician, since, picture=picture, song=track.card.files["track.wav"])
         return track.with_card(
             image_sha256=picture,
             caption=caption,
             captioner=captioner,
-            describer=described.describer,
-            fallback_from=described.fallback_from,
+            describer=described.describer if described else None,
+            fallback_from=described.fallback_from if described else None,
         )
 
 

@@ -7,6 +7,7 @@ only place that knows which implementations there are; a module is imported when
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Protocol, cast
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from melodify_lib.settings import Settings
 
 log = logging.getLogger(__name__)
+
+OnProgress = Callable[[float], None]
 
 
 class Captioner(Protocol):
@@ -61,8 +64,14 @@ class Musician(Protocol):
     @property
     def version(self) -> StageVersion: ...
 
-    def play(self, description: MusicDescription, seconds: float, seed: int) -> Track:
-        """Make `seconds` (±0.5 s) of audio. The same arguments give the same bytes."""
+    def play(
+        self, description: MusicDescription, seconds: float, seed: int, on_progress: OnProgress = lambda share: None
+    ) -> Track:
+        """Make `seconds` (±0.5 s) of audio. The same arguments give the same bytes.
+
+        `on_progress` hears now and then, in the caller's thread, what share from 0 to 1 is done; what it raises ends
+        the work. A musician that knows nothing of its progress says nothing.
+        """
         ...
 
 

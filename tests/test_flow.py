@@ -10,8 +10,8 @@ import soundfile
 
 from emulators.vertex import VertexEmulator
 from melodify_lib.errors import DescriptionError, ImageError, InputError, ReplayError, SettingsError
-from melodify_lib.flow import Composer, replay
-from melodify_lib.nouns import StageVersion, Track, TrackCard, sha256
+from melodify_lib.flow import Composer, Watcher, replay
+from melodify_lib.nouns import Caption, MusicDescription, StageVersion, Track, TrackCard, sha256
 from melodify_lib.samples import SAMPLES, sample_picture
 from melodify_lib.settings import Settings
 
@@ -47,10 +47,43 @@ def test_a_genre_can_be_asked_for(composer: Composer, photograph: Path) -> None:
     assert composer.compose(photograph, seconds=4, genre="metal").card.description.genre == "metal"
 
 
-def test_stages_are_told_in_order(composer: Composer, photograph: Path) -> None:
-    heard: list[str] = []
-    composer.compose(photograph, seconds=4, on_stage=heard.append)
-    assert heard == ["caption", "describe", "play"]
+class Listener(Watcher):
+    def __init__(self, last: float = 1) -> None:
+        self.heard: list[object] = []
+        self.last = last
+
+    def begin(self, stage: str) -> None:
+        self.heard.append(stage)
+
+    def captioned(self, caption: Caption) -> None:
+        self.heard.append(caption)
+
+    def described(self, description: MusicDescription) -> None:
+        self.heard.append(description)
+
+    def playing(self, share: float) -> None:
+        self.heard.append(share)
+        if share > self.last:
+            raise InterruptedError
+
+
+def test_a_watcher_hears_it_all_in_order_and_can_stop_it(composer: Composer, photograph: Path) -> None:
+    listener = Listener()
+    card = composer.compose(photograph, seconds=4, watcher=listener).card
+    assert listener.heard[:5] == ["caption", card.caption, "describe", card.description, "play"]
+    shares = listener.heard[5:]
+    assert len(shares) > 2 and shares == sorted(shares) and set(map(type, shares)) == {float}
+    with pytest.raises(InterruptedError):
+        composer.compose(photograph, seconds=4, watcher=Listener(last=0.2))
+
+
+def test_a_description_that_is_given_is_played_as_it_is(composer: Composer, photograph: Path) -> None:
+    first = composer.compose(photograph, seconds=4)
+    slower = first.card.description.model_copy(update={"bpm": 71})
+    track = composer.compose(photograph, seconds=4, description=slower)
+    assert track.card.description == slower and track.card.describer is None
+    assert track.card.caption == first.card.caption
+    assert replay(track.card).files == track.files
 
 
 def test_saved_files_are_those_of_the_card(tracks: dict[str, Track], tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from melodify_lib.store import name_in, open_store
 
 if TYPE_CHECKING:
     from melodify_lib.settings import Settings
+    from melodify_lib.stages import OnProgress
 
 SEED_LIMIT = 2**53
 """Whole numbers travel as floats."""
@@ -48,7 +49,9 @@ class EndpointMusician:
             )
             return StageVersion(name="endpoint", version="+".join(sorted(served)) or "nothing deployed")
 
-    def play(self, description: MusicDescription, seconds: float, seed: int) -> Track:
+    def play(
+        self, description: MusicDescription, seconds: float, seed: int, on_progress: OnProgress = lambda share: None
+    ) -> Track:
         """Ask for the song, and fetch it from the store.
 
         Raises `InputError` for a seed that would lose digits on its way, `CloudError` when the endpoint fails, and

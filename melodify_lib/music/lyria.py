@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from melodify_lib.settings import Settings
+    from melodify_lib.stages import OnProgress
 
 CLIP_S = 30.0
 """Seconds that a clip has at least; Lyria 2 gives 30 to 33."""
@@ -57,7 +58,9 @@ class Lyria:
         sources = fingerprint("music/lyria.py", "music/finish.py", "music/measure.py")
         return StageVersion(name="lyria", version=f"{self._settings.lyria_model}+{sources}")
 
-    def play(self, description: MusicDescription, seconds: float, seed: int) -> Track:
+    def play(
+        self, description: MusicDescription, seconds: float, seed: int, on_progress: OnProgress = lambda share: None
+    ) -> Track:
         """Ask for a clip, and make a track of its first `seconds`.
 
         An order whose answer was lost is not given again, as it may have been paid for. Raises `InputError` for more

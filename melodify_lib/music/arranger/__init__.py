@@ -18,6 +18,7 @@ from melodify_lib.nouns import MusicDescription, StageVersion, Track
 
 if TYPE_CHECKING:
     from melodify_lib.settings import Settings
+    from melodify_lib.stages import OnProgress
 
 __all__ = ["Arranger", "Score", "from_settings", "write_score"]
 
@@ -41,7 +42,9 @@ class Arranger:
         sources = fingerprint("music/arranger", "music/finish.py", "music/measure.py", "moods.py")
         return StageVersion(name="arranger", version=f"{sources}+{self._font.name}@{self._font.sha256[:12]}")
 
-    def play(self, description: MusicDescription, seconds: float, seed: int) -> Track:
+    def play(
+        self, description: MusicDescription, seconds: float, seed: int, on_progress: OnProgress = lambda share: None
+    ) -> Track:
         """Compose, play and master `seconds` of music. The same arguments give the same bytes."""
         from melodify_lib.music.arranger.midi import to_midi
         from melodify_lib.music.arranger.render import OUTPUT_RATE, render
@@ -50,7 +53,7 @@ class Arranger:
         check_request(seconds, seed)
         score = write_score(description, seconds, seed)
         return finish_track(
-            render(score, self._sampler),
+            render(score, self._sampler, on_progress),
             OUTPUT_RATE,
             description=description,
             seconds=seconds,

@@ -18,22 +18,30 @@ from melodify_lib.music.arranger.score import Part, Score
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from melodify_lib.stages import OnProgress
+
     Audio = npt.NDArray[np.float32]
 
 _LONGEST_RELEASE = 3.0  # seconds
 OUTPUT_RATE = 44_100
 """Hz: what the arranger hands on."""
+_PARTS_SHARE = 0.8
+"""Of the time that a song takes; the rest is its mix and its mastering."""
 _LEAD_RMS_DB = -21.0
 """Loudness of a part at 0 dB: leaves the mix of a dozen parts under full scale."""
 
 
-def render(score: Score, sampler: Sampler) -> Audio:
-    """The mix, float32 ``[2, round(seconds · 44100)]``, faded at its end; not yet mastered."""
+def render(score: Score, sampler: Sampler, on_progress: OnProgress = lambda share: None) -> Audio:
+    """The mix, float32 ``[2, round(seconds · 44100)]``, faded at its end; not yet mastered.
+
+    `on_progress` hears after each part which share of the work is done.
+    """
     samples = round(score.seconds * SAMPLE_RATE) + SAMPLE_RATE // 100
     mix = np.zeros((2, samples), dtype=np.float32)
     reverb, delay = np.zeros_like(mix), np.zeros_like(mix)
     ducking = _ducking(score, samples)
-    for part, played in _played(score, sampler, samples):
+    for number, (part, played) in enumerate(_played(score, sampler, samples)):
+        on_progress(_PARTS_SHARE * number / len(score.parts))
         gain: np.float32 | Audio = _balance(played, part.mix.level_db)
         if part.mix.duck_db and ducking is not None:
             gain = gain * (1 - ducking * np.float32(1 - 10 ** (-part.mix.duck_db / 20)))

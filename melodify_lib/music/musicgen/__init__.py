@@ -7,6 +7,7 @@ songs (delay pattern, sampling, windows, who is in the batch) is in `engine`, on
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -20,9 +21,12 @@ if TYPE_CHECKING:
     from melodify_lib.music.musicgen.checkpoint import Checkpoint
     from melodify_lib.music.musicgen.engine import Backend, Engine, Floats, Song
     from melodify_lib.settings import Settings
+    from melodify_lib.stages import OnProgress
 
 PRECISIONS = {"cpu": ("int8", "float16", "float32"), "cuda": ("float16", "bfloat16", "float32")}
 """What each kind of device can do, the fastest first."""
+_LOOK_S = 0.25
+"""How often a song's progress is told."""
 OPEN_LICENCES = {"apache-2.0", "mit", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "unlicense"}
 """Of weights, as the hub names them, whose music may be sold. All others are taken for non-commercial."""
 
@@ -80,7 +84,9 @@ class MusicGen:
             permitted_use=self.permitted_use,
         )
 
-    def play(self, description: MusicDescription, seconds: float, seed: int) -> Track:
+    def play(
+        self, description: MusicDescription, seconds: float, seed: int, on_progress: OnProgress = lambda share: None
+    ) -> Track:
         """Make `seconds` of music from the description's prompt.
 
         In ``int8``, the same arguments give the same bytes, whoever else is playing.
@@ -88,7 +94,15 @@ class MusicGen:
         from melodify_lib.music.finish import check_request
 
         check_request(seconds, seed)
-        return self.finish(self.start(description.to_prompt(), seconds, seed).result(), description, seconds, seed)
+        song = self.start(description.to_prompt(), seconds, seed)
+        try:
+            while not song.is_done:
+                on_progress(song.progress)
+                with suppress(TimeoutError):
+                    song.result(_LOOK_S)
+        finally:
+            song.cancel()  # where `on_progress` raised
+        return self.finish(song.result(), description, seconds, seed)
 
     def close(self) -> None:
         """Stop the engine; songs that are not done are cancelled."""

@@ -136,6 +136,11 @@ class Song:
         self._future.add_done_callback(lambda _: call(self))
 
     @property
+    def is_done(self) -> bool:
+        """Finished, cancelled or failed."""
+        return self._future.done()
+
+    @property
     def is_cancelled(self) -> bool:
         return self._future.cancelled()
 

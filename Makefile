@@ -9,7 +9,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help run test lab lint bench bench-musicgen dataset cloud-local notebooks-cloud constraints clean
+.PHONY: help run test lab web lint bench bench-musicgen dataset cloud-local notebooks-cloud constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -22,6 +22,9 @@ test: $(READY) ## all tests
 
 lab: $(READY) ## JupyterLab on the notebooks
 	@$(BIN)/jupyter lab --notebook-dir=. notebooks/01_quickstart.ipynb
+
+web: $(READY) ## the web application: upload a picture, listen (ARGS="--port 8001")
+	@$(BIN)/melodify web $(ARGS)
 
 lint: $(READY) ## ruff, mypy, and no outputs in notebooks
 	@$(BIN)/ruff check
@@ -60,7 +63,7 @@ CLOUD := -p teacher=openai -p rate=6000 -p budget=25
 constraints: ## resolve versions that fit pyproject.toml anew into constraints.txt (TORCH=2.13.0)
 	@set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
 	$(PYTHON) -m venv "$$folder"; \
-	"$$folder/bin/pip" install torch==$(TORCH) '.[notebooks,pipelines,cloud,musicgen,serving,bench,dev]'; \
+	"$$folder/bin/pip" install torch==$(TORCH) '.[notebooks,pipelines,cloud,musicgen,serving,web,bench,dev]'; \
 	{ echo "# Exact versions that CI passed on; made by 'make constraints'."; \
 	  "$$folder/bin/pip" freeze --exclude melodify | sed -E 's/\+cpu$$//'; } > constraints.txt.new; \
 	mv constraints.txt.new constraints.txt
@@ -75,6 +78,6 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and f"Melodify needs Python 3.11; $(PYTHON) is {sys.version.split()[0]}. Install it, or say make PYTHON=/path/to/python3.11")'
 	@echo "Setting up $(VENV) (once; 2.3 GB, some minutes) …"
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install --constraint constraints.txt --editable '.[notebooks,pipelines,cloud,musicgen,serving,dev]'
-	@$(BIN)/python -m compileall -q melodify_lib pipelines serving
+	@$(BIN)/pip install --constraint constraints.txt --editable '.[notebooks,pipelines,cloud,musicgen,serving,web,dev]'
+	@$(BIN)/python -m compileall -q melodify_lib pipelines serving web
 	@touch $@

@@ -306,6 +306,24 @@ def serve(
 
 
 @app.command()
+def web(
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,
+) -> None:
+    """Serve the web application: upload a picture, watch, listen. Ctrl-C ends it.
+
+    WEB_… in the environment sets it up (see web/config.py); as it comes, all it keeps is in runs/.
+    """
+    try:
+        from web import server
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] in ("melodify_lib", "web"):
+            raise
+        raise MissingDependencyError("the web application needs an extra: pip install 'melodify[web]'") from error
+    server.run(host, port, _say)
+
+
+@app.command()
 def doctor() -> None:
     """Say what is installed, what each stage would use, and what is missing."""
     from melodify_lib.doctor import examine

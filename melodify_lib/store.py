@@ -151,7 +151,10 @@ class FolderStore:
             raise StoreError(f"cannot read {path}: {error.strerror or error}") from error
 
     def list(self, prefix: str = "") -> list[str]:
-        files = (path for path in self.root.rglob("*") if path.is_file())
+        folder = prefix.rpartition("/")[0]
+        if folder and not is_name(folder):
+            return []
+        files = (path for path in (self.root / folder).rglob("*") if path.is_file())
         names = (path.relative_to(self.root).as_posix() for path in files)
         return sorted(name for name in names if name.startswith(prefix) and is_name(name))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -48,10 +49,10 @@ class Config(BaseSettings):
     keep_days: float = Field(7, gt=0, description="days after which a track is deleted, with all its files")
 
     @classmethod
-    def load(cls) -> Self:
-        """From the environment. Raises `SettingsError` for what cannot be used."""
+    def load(cls, **overrides: Any) -> Self:
+        """From the environment, with those given here on top. Raises `SettingsError` for what cannot be used."""
         try:
-            config = cls()
+            config = cls(**overrides)
         except (ValidationError, ValueError) as error:
             problem = first_problem(error) if isinstance(error, ValidationError) else str(error)
             raise SettingsError(f"{problem}; settings of the web application are WEB_* variables") from None
@@ -63,7 +64,9 @@ class Config(BaseSettings):
                     "`python -c 'import secrets; print(secrets.token_urlsafe(48))'` prints"
                 )
             if "hosts" not in config.model_fields_set or "*" in config.hosts:
-                raise SettingsError('production needs the names of its hosts: set WEB_HOSTS to \'["music.example.org"]\'')
+                raise SettingsError(
+                    "production needs the names of its hosts: set WEB_HOSTS to '[\"music.example.org\"]'"
+                )
         return config
 
     @cached_property
@@ -72,21 +75,12 @@ class Config(BaseSettings):
         if self.secret_key is not None:
             return self.secret_key.get_secret_value()
         path = self.folder / "secret-key"
-        self.folder.mkdir(parents=True, exist_ok=True)
-        try:
-            with path.open("x", encoding="ascii", opener=_private) as file:
-                file.write(secrets.token_urlsafe(48))
-        except FileExistsError:
-            pass
+        if not path.exists():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            aside = path.with_name(f".secret-key.{secrets.token_hex(4)}")
+            aside.touch(mode=0o600)
+            aside.write_text(secrets.token_urlsafe(48), encoding="ascii")
+            with suppress(FileExistsError):  # another process was faster
+                path.hardlink_to(aside)
+            aside.unlink()
         return path.read_text(encoding="ascii")
-
-
-def _private(path: str, flags: int) -> int:
-    import os
-
-    return os.open(path, flags, mode=0o600)
-
-
-def described() -> dict[str, Any]:
-    """Each variable, with what it is for."""
-    return {f"WEB_{name.upper()}": field.description for name, field in Config.model_fields.items()}

@@ -18,7 +18,13 @@ def to_mp3(wav: bytes) -> bytes:
     audio, sample_rate = soundfile.read(io.BytesIO(wav), dtype="float32", always_2d=True)
     buffer = io.BytesIO()
     soundfile.write(
-        buffer, audio, sample_rate, format="MP3", bitrate_mode="VARIABLE", compression_level=0.25, subtype="MPEG_LAYER_III"
+        buffer,
+        audio,
+        sample_rate,
+        format="MP3",
+        bitrate_mode="VARIABLE",
+        compression_level=0.25,
+        subtype="MPEG_LAYER_III",
     )
     return buffer.getvalue()
 

@@ -1,0 +1,9 @@
+"""Tracks: from a visitor's picture to a song that can be heard, and until it is deleted.
+
+models.py      one row a track: what was asked, how far it is, what came out
+jobs.py        what may happen to a row, and when: create, claim, beat, finish, cancel, reap, delete
+work.py        what a worker does for a row; tasks.py and management/commands/worker.py run it
+files.py       its files in the project's store, and how they are served
+visitors.py    whose it is
+views.py       the pages; api.py the same for programs, problems.py its errors
+"""

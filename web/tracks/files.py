@@ -1,0 +1,121 @@
+"""A track's files in the project's store, under ``web/<id>/``, and how they reach a browser."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from django.http import FileResponse, Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http.response import HttpResponseBase
+from PIL import Image
+from werkzeug.http import parse_etags, parse_range_header
+from whitenoise.responders import SlicedFile
+
+from melodify_lib.errors import StoreError
+from melodify_lib.settings import Settings
+from melodify_lib.store import Store, open_store
+from web.tracks.models import Track
+
+PICTURE, PREVIEW = "picture.png", "preview.webp"
+PREVIEW_SIDE = 720
+TYPES = {
+    "preview.webp": "image/webp",
+    "track.mp3": "audio/mpeg",
+    "track.wav": "audio/wav",
+    "track.mid": "audio/midi",
+    "card.json": "application/json",
+}
+"""What a browser may ask for. The picture that the music is made from is not among them."""
+
+
+def store() -> Store:
+    return open_store(Settings.load())
+
+
+def prefix(track_id: str) -> str:
+    return f"web/{track_id}/"
+
+
+def put_picture(track_id: str, picture: Image.Image) -> None:
+    """Keep a picture that was read by `melodify_lib.image.open_image`: its pixels and nothing else."""
+    where, kept = store(), prefix(track_id)
+    where.put(kept + PICTURE, _encoded(picture, "PNG", compress_level=3))
+    preview = picture.copy()
+    preview.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE), reducing_gap=2)
+    where.put(kept + PREVIEW, _encoded(preview, "WEBP", quality=80))
+
+
+def copy_picture(source: str, target: str) -> None:
+    """Give a track the picture of another. Raises `StoreError` where that has none any more."""
+    where = store()
+    for name in (PICTURE, PREVIEW):
+        where.put(prefix(target) + name, where.get(prefix(source) + name))
+
+
+def delete(track_id: str) -> None:
+    """All files of a track."""
+    where = store()
+    for name in where.list(prefix(track_id)):
+        where.delete(name)
+
+
+def names(track: Track) -> list[str]:
+    """Of the files that can be asked for."""
+    made = ["track.mp3", *track.card["files"], "card.json"] if track.card else []
+    return [name for name in (PREVIEW, *made) if name in TYPES]
+
+
+def response(request: HttpRequest, track: Track, name: str) -> HttpResponseBase:
+    """A file of a track, in ranges too (RFC 9110, 14): from a folder, or by a link to the bucket, good for minutes."""
+    if name not in names(track):
+        raise Http404
+    try:
+        address = urlsplit(store().link(prefix(track.id) + name))
+        if address.scheme != "file":
+            return HttpResponseRedirect(address.geturl())
+        file = Path(unquote(address.path)).open("rb")  # noqa: SIM115 - the response closes it
+    except (StoreError, OSError):  # deleted a moment ago
+        raise Http404 from None
+    size = os.fstat(file.fileno()).st_size
+    etag = f'"{track.id}-{name}"'  # a file never changes
+    headers = {
+        "Content-Type": TYPES[name],
+        "Cache-Control": "private, max-age=3600",
+        "Content-Security-Policy": "sandbox; default-src 'none'",
+        "Accept-Ranges": "bytes",
+        "ETag": etag,
+    }
+    if "download" in request.GET:
+        headers["Content-Disposition"] = f'attachment; filename="{_download_name(track, name)}"'
+    if etag in parse_etags(request.headers.get("If-None-Match")):
+        file.close()
+        return HttpResponse(status=304, headers={name: headers[name] for name in ("ETag", "Cache-Control")})
+    start, stop, status = 0, size, 200
+    asked = parse_range_header(request.headers.get("Range"))
+    is_fresh = request.headers.get("If-Range", etag) == etag
+    if is_fresh and asked is not None and asked.units == "bytes" and len(asked.ranges) == 1:
+        span = asked.range_for_length(size)
+        if span is None:
+            file.close()
+            return HttpResponse(status=416, headers={"Content-Range": f"bytes */{size}"})
+        (start, stop), status = span, 206
+        headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
+    headers["Content-Length"] = str(stop - start)
+    if request.method == "HEAD":
+        file.close()
+        return HttpResponse(status=status, headers=headers)
+    return FileResponse(SlicedFile(file, start, stop - 1), status=status, headers=headers)
+
+
+def _download_name(track: Track, name: str) -> str:
+    stem, suffix = Path(name).stem, Path(name).suffix
+    genre = track.card["description"]["genre"].replace("&", "n") if track.card else stem
+    return f"melodify-{genre}-{track.id[:6]}{suffix}"
+
+
+def _encoded(picture: Image.Image, form: str, **options: int) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, form, **options)
+    return buffer.getvalue()

@@ -1,0 +1,71 @@
+"""How much one client may ask for, and how many pictures are read at once."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from django.conf import settings
+from django.http import HttpRequest
+from PIL.Image import Image
+from rest_framework.exceptions import Throttled
+from rest_framework.throttling import SimpleRateThrottle
+
+from melodify_lib.image import open_image
+from web.tracks.jobs import QueueFullError
+
+if TYPE_CHECKING:
+    from rest_framework.request import Request
+    from rest_framework.views import APIView
+
+READ_WITHIN_S = 15.0
+_reading = threading.BoundedSemaphore(1)
+
+
+class RequestThrottle(SimpleRateThrottle):
+    """All requests to the API of one address."""
+
+    scope = "requests"
+
+    def get_rate(self) -> str:
+        return f"{settings.CONFIG.requests_per_minute}/min"
+
+    def get_cache_key(self, request: Request, view: APIView) -> str:
+        return f"throttle-{self.scope}-{self.get_ident(request)}"
+
+
+class SongThrottle(RequestThrottle):
+    """Songs of one address, whatever cookies it sends."""
+
+    scope = "songs"
+
+    def get_rate(self) -> str:
+        return f"{settings.CONFIG.songs_per_hour}/hour"
+
+
+def read_picture(data: bytes) -> Image:
+    """`open_image`, for one request at a time: a large picture takes half a gigabyte while it is read.
+
+    Raises `ImageError`, and `QueueFullError` where too many wait.
+    """
+    with _turn():
+        return open_image(data)
+
+
+@contextmanager
+def _turn() -> Iterator[None]:
+    if not _reading.acquire(timeout=READ_WITHIN_S):
+        raise QueueFullError(retry_after=int(READ_WITHIN_S))
+    try:
+        yield
+    finally:
+        _reading.release()
+
+
+def count_song(request: HttpRequest) -> None:
+    """What `SongThrottle` does for the API, for a page. Raises `Throttled`."""
+    throttle = SongThrottle()
+    if not throttle.allow_request(request, None):
+        raise Throttled(throttle.wait())

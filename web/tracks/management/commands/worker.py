@@ -1,0 +1,78 @@
+"""Make songs from the queue, and do what time asks for: `python -m web worker`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import signal
+import threading
+from datetime import timedelta
+from types import FrameType
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand
+from django.db import DatabaseError, close_old_connections
+from django.utils import timezone
+from django_tasks_db.management.commands.db_worker import Worker as TaskWorker
+
+from melodify_lib.errors import StoreError
+from web.tracks import jobs, work
+from web.tracks.models import Worker
+
+log = logging.getLogger("melodify_lib.web")
+
+LOOK_EVERY_S = 0.2
+EXPIRE_EVERY = 300
+"""Rounds of the housekeeper between two looks for what is too old."""
+
+
+class Command(BaseCommand):
+    """One worker: one song at a time."""
+
+    help = "Make songs from the queue, hand on those of lost workers, delete what is too old."
+
+    def handle(self, **options: Any) -> None:
+        worker = TaskWorker(
+            queue_names=["default"],
+            interval=LOOK_EVERY_S,
+            batch=False,
+            backend_name="default",
+            startup_delay=False,
+            max_tasks=None,
+            worker_id=secrets.token_hex(16),
+            excluded_queue_names=[],
+        )
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            work.stop_within(settings.CONFIG.grace * 0.6)
+            worker.shutdown(number, frame)
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, stop)
+        work.warm_up()
+        threading.Thread(target=keep_house, args=(worker.worker_id,), name="housekeeper", daemon=True).start()
+        worker.run()
+        Worker.objects.filter(id=worker.worker_id).delete()
+
+
+def keep_house(worker_id: str) -> None:
+    """Signs of life, lost workers' songs, old tracks; until the process ends, or whoever started it has."""
+    parent, config = os.getppid(), settings.CONFIG
+    pause = threading.Event()
+    for number in range(2**62):
+        try:
+            close_old_connections()
+            Worker.objects.update_or_create(id=worker_id, defaults={"heartbeat": timezone.now()})
+            jobs.reap()
+            if number % EXPIRE_EVERY == 0:
+                jobs.expire()
+                Worker.objects.filter(heartbeat__lt=timezone.now() - timedelta(days=1)).delete()
+        except (DatabaseError, StoreError):
+            log.warning("housekeeping failed; it is tried again", exc_info=True)
+        except Exception:
+            log.exception("housekeeping failed; it is tried again")
+        if os.getppid() != parent:
+            os.kill(os.getpid(), signal.SIGTERM)
+        pause.wait(config.heartbeat)

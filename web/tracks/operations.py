@@ -1,0 +1,73 @@
+"""What whoever runs the server asks it: does it live, is it ready, how much is it doing."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import timedelta
+
+from django.conf import settings
+from django.db import DatabaseError, connection
+from django.db.models import Count
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.utils import timezone
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.process_collector import ProcessCollector
+
+from melodify_lib.errors import StoreError
+from web.tracks import files
+from web.tracks.models import State, Track, Worker
+
+REGISTRY = CollectorRegistry()
+ProcessCollector(registry=REGISTRY)
+REQUESTS = Counter("melodify_web_requests", "Requests answered", ["route", "method", "status"], registry=REGISTRY)
+SECONDS = Histogram("melodify_web_request_seconds", "Time to answer a request", ["route"], registry=REGISTRY)
+TRACKS = Gauge("melodify_web_tracks", "Tracks by state", ["state"], registry=REGISTRY)
+OLDEST = Gauge("melodify_web_oldest_waiting_seconds", "How long the oldest track waits", registry=REGISTRY)
+WORKERS = Gauge("melodify_web_workers", "Workers with a recent sign of life", registry=REGISTRY)
+
+
+def workers() -> int:
+    """Those with a recent sign of life."""
+    since = timezone.now() - timedelta(seconds=settings.CONFIG.lost_after)
+    return Worker.objects.filter(heartbeat__gte=since).count()
+
+
+def health(request: HttpRequest) -> HttpResponse:
+    """This process answers."""
+    return JsonResponse({"status": "ok"})
+
+
+def ready(request: HttpRequest) -> HttpResponse:
+    """The database and the store answer, and somebody makes songs."""
+    checks = {"database": True, "store": True, "worker": False}
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+        checks["worker"] = workers() > 0
+    except DatabaseError:
+        checks["database"] = False
+    try:
+        files.store().list("web/ready")
+    except StoreError:
+        checks["store"] = False
+    response = JsonResponse(checks, status=200 if all(checks.values()) else 503)
+    response._has_been_logged = True  # type: ignore[attr-defined]  # while it starts, that is no error
+    return response
+
+
+def metrics(request: HttpRequest) -> HttpResponse:
+    """For Prometheus; with ``Authorization: Bearer`` and WEB_METRICS_TOKEN, which production demands."""
+    config = settings.CONFIG
+    if config.metrics_token is not None:
+        said = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        if not secrets.compare_digest(said.encode(), config.metrics_token.get_secret_value().encode()):
+            return HttpResponse("the Authorization header must have the metrics token", status=401)
+    elif config.production:
+        raise Http404
+    counts = dict(Track.objects.values_list("state").annotate(Count("id")))
+    for state in State:
+        TRACKS.labels(state).set(counts.get(state, 0))
+    oldest = Track.objects.filter(state=State.QUEUED).order_by("created").first()
+    OLDEST.set((timezone.now() - oldest.created).total_seconds() if oldest else 0)
+    WORKERS.set(workers())
+    return HttpResponse(generate_latest(REGISTRY), content_type=CONTENT_TYPE_LATEST)

@@ -1,0 +1,66 @@
+"""Errors of the API, as problem details (RFC 9457)."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from django.core.exceptions import PermissionDenied as DjangoDenied
+from django.http import Http404
+from rest_framework import exceptions, status
+from rest_framework.response import Response
+
+from melodify_lib.errors import ImageError, InputError, MelodifyError
+from web.tracks.jobs import ConflictError, QueueFullError
+
+log = logging.getLogger("melodify_lib.web")
+
+TYPES: dict[type[Exception], tuple[int, str, str]] = {
+    ConflictError: (422, "idempotency-key-reused", "The idempotency key was used for another request"),
+    ImageError: (422, "picture-refused", "The picture cannot be used"),
+    InputError: (400, "invalid", "The request cannot be used"),
+    QueueFullError: (503, "busy", "Too much is being done"),
+    MelodifyError: (503, "unavailable", "A part of the service does not answer"),
+}
+"""What is raised → status, type and title."""
+
+
+def handler(error: Exception, context: dict[str, Any]) -> Response | None:
+    """What the API answers for an error that a view raised; None for what is nobody's fault but ours."""
+    if isinstance(error, Http404):
+        error = exceptions.NotFound()
+    elif isinstance(error, DjangoDenied):
+        error = exceptions.PermissionDenied()
+    headers: dict[str, str] = {}
+    more: dict[str, Any] = {}
+    if isinstance(error, exceptions.APIException):
+        code, kind = error.status_code, str(error.default_code).replace("_", "-")
+        title, detail = str(error.default_detail), error.detail
+        if isinstance(error, exceptions.ValidationError):
+            more, detail = {"errors": detail}, _first(detail)
+        if getattr(error, "auth_header", None):
+            headers["WWW-Authenticate"] = error.auth_header
+        if isinstance(error, exceptions.Throttled):
+            headers["Retry-After"] = str(int(error.wait or 1) + 1)
+    else:
+        known = next((TYPES[kind] for kind in type(error).__mro__ if kind in TYPES), None)
+        if known is None:
+            return None
+        (code, kind, title), detail = known, str(error)
+        if isinstance(error, QueueFullError):
+            headers["Retry-After"] = str(error.retry_after)
+        elif code == status.HTTP_503_SERVICE_UNAVAILABLE:
+            log.error("unavailable: %s", error)
+            detail, headers["Retry-After"] = "try again in a minute", "60"
+    body = {"type": f"/problems/{kind}", "title": title, "status": code, "detail": str(detail), **more}
+    return Response(body, code, headers=headers, content_type="application/problem+json")
+
+
+def _first(detail: Any) -> str:
+    """The first of a serializer's complaints, with its field."""
+    if isinstance(detail, dict) and detail:
+        field, said = next(iter(detail.items()))
+        return f"{field}: {_first(said)}"
+    if isinstance(detail, list) and detail:
+        return _first(detail[0])
+    return str(detail)

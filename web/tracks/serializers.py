@@ -1,0 +1,181 @@
+"""The form of what is asked and answered, for pages and programs alike."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+from django.conf import settings
+from django.http import HttpRequest
+from django.urls import reverse
+from drf_spectacular.utils import extend_schema_field
+from pydantic import ValidationError
+from rest_framework import serializers
+
+from melodify_lib.errors import DescriptionError
+from melodify_lib.genres import GENRES
+from melodify_lib.image import MAX_BYTES
+from melodify_lib.music.finish import SECONDS_MIN
+from melodify_lib.nouns import BPM_MAX, BPM_MIN, Caption, Measures, MusicDescription, first_problem
+from melodify_lib.settings import Settings
+from web.tracks import files
+from web.tracks.jobs import Options
+from web.tracks.models import Track
+
+SEED_MAX = 2**53 - 1
+"""What JavaScript and Vertex AI can hold of a whole number."""
+
+
+def musicians() -> list[str]:
+    """That a visitor may choose from; the first one is the default."""
+    return settings.CONFIG.musicians or [Settings.load().musician]
+
+
+class Play(serializers.Serializer[Any]):
+    """What every order may say."""
+
+    seconds = serializers.FloatField(
+        default=20,
+        min_value=SECONDS_MIN,
+        help_text="Length of the music; the longest that is allowed depends on the server.",
+    )
+    seed = serializers.IntegerField(
+        required=False,
+        allow_null=True,
+        min_value=0,
+        max_value=SEED_MAX,
+        help_text="The same seed is the same music; by chance if unset.",
+    )
+
+    def validate_seconds(self, value: float) -> float:
+        if value > settings.CONFIG.longest:
+            raise serializers.ValidationError(
+                f"Ensure this value is less than or equal to {settings.CONFIG.longest:g}."
+            )
+        return value
+
+    def seed_or_chance(self) -> int:
+        seed = self.validated_data.get("seed")
+        return secrets.randbelow(2**31) if seed is None else int(seed)
+
+
+class NewTrack(Play):
+    """A picture, and what is wanted of its music."""
+
+    image = serializers.FileField(help_text=f"JPEG, PNG or WebP, at most {MAX_BYTES >> 20} MiB.", max_length=None)
+    genre = serializers.ChoiceField(
+        GENRES, required=False, allow_blank=True, help_text="What fits the picture if unset."
+    )
+    musician = serializers.CharField(
+        required=False, allow_blank=True, help_text="Who plays; the server's choice if unset."
+    )
+
+    def validate_musician(self, value: str) -> str:
+        if value and value not in musicians():
+            raise serializers.ValidationError(f"There is no {value!r} here; there are: {', '.join(musicians())}.")
+        return value
+
+    def options(self) -> Options:
+        said = self.validated_data
+        return Options(
+            said["seconds"], self.seed_or_chance(), said.get("genre") or "", said.get("musician") or musicians()[0]
+        )
+
+
+class Terms(serializers.ListField):
+    """Words; from a page's form as one line, with commas."""
+
+    child = serializers.CharField(max_length=60)
+
+    def get_value(self, dictionary: Any) -> Any:
+        value = dictionary.get(self.field_name, serializers.empty)
+        return value if not isinstance(value, str) else [word.strip() for word in value.split(",") if word.strip()]
+
+
+class Remix(Play):
+    """The same picture, played anew: what is not said stays."""
+
+    seconds = serializers.FloatField(required=False, min_value=SECONDS_MIN)
+    description = serializers.CharField(required=False, max_length=2000)
+    genre = serializers.ChoiceField(GENRES, required=False)
+    bpm = serializers.IntegerField(required=False, min_value=BPM_MIN, max_value=BPM_MAX)
+    key = serializers.CharField(required=False, max_length=20, help_text='As "D minor".')
+    moods = Terms(required=False, max_length=16)
+    instruments = Terms(required=False, max_length=16)
+    keywords = Terms(required=False, max_length=16)
+
+    def options(self, track: Track) -> Options:
+        """Raises `DescriptionError` for what is no description of music, or where there is none yet."""
+        if track.description is None:
+            raise DescriptionError("the music is not described yet; wait until it is, then remix it")
+        said = dict(self.validated_data)
+        seconds = said.pop("seconds", track.seconds)
+        said.pop("seed", None)
+        try:
+            given = MusicDescription.model_validate({**track.description, **said})
+        except ValidationError as error:
+            raise DescriptionError(first_problem(error)) from None
+        return Options(seconds, self.seed_or_chance(), track.genre, track.musician, given.model_dump(mode="json"))
+
+
+def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"oneOf": [{**schema, "type": "object"}, {"type": "null"}]}
+
+
+class Files(serializers.Serializer[Any]):
+    """Addresses of a track's files, by name."""
+
+
+class TrackSerializer(serializers.ModelSerializer[Track]):
+    """A track as programs and the page's script see it."""
+
+    caption = serializers.SerializerMethodField()
+    description = serializers.SerializerMethodField()
+    requested = serializers.SerializerMethodField()
+    measured = serializers.SerializerMethodField()
+    licence = serializers.SerializerMethodField()
+    files = serializers.SerializerMethodField()
+    shared_at = serializers.SerializerMethodField()
+    page = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Track
+        fields = (
+            "id", "state", "stage", "percent", "error", "created", "started", "ended", "seconds", "seed", "genre",
+            "musician", "parent", "caption", "description", "requested", "measured", "licence", "files", "shared_at",
+            "page",
+        )  # fmt: skip
+
+    @extend_schema_field(_or_null(Caption.model_json_schema()))
+    def get_caption(self, track: Track) -> Any:
+        return track.caption
+
+    @extend_schema_field(_or_null(MusicDescription.model_json_schema()))
+    def get_description(self, track: Track) -> Any:
+        return track.description
+
+    @extend_schema_field(_or_null(Measures.model_json_schema()))
+    def get_requested(self, track: Track) -> Any:
+        return track.card and track.card["requested"]
+
+    @extend_schema_field(_or_null(Measures.model_json_schema()))
+    def get_measured(self, track: Track) -> Any:
+        return track.card and track.card["measured"]
+
+    def get_licence(self, track: Track) -> str:
+        return track.card["licence"] if track.card else ""
+
+    @extend_schema_field({"type": "object", "additionalProperties": {"type": "string", "format": "uri"}})
+    def get_files(self, track: Track) -> dict[str, str]:
+        return {name: self._url("api-file", track.id, name) for name in files.names(track)}
+
+    @extend_schema_field({"type": ["string", "null"], "format": "uri"})
+    def get_shared_at(self, track: Track) -> str | None:
+        return self._url("shared", track.share) if track.share else None
+
+    def get_page(self, track: Track) -> str:
+        return self._url("track", track.id)
+
+    def _url(self, name: str, *arguments: str) -> str:
+        request: HttpRequest = self.context["request"]
+        return request.build_absolute_uri(reverse(name, args=arguments))

@@ -1,0 +1,232 @@
+"""The pages. Each works without a script; the script adds what a form cannot: drag, paste, live progress, a player."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from django.conf import settings
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.http.response import HttpResponseBase
+from django.shortcuts import redirect, render
+from django.utils.cache import patch_cache_control
+from django.utils.translation import gettext as _
+from django.views.decorators.http import require_GET, require_http_methods, require_POST
+from rest_framework import serializers
+from rest_framework.exceptions import Throttled
+
+from melodify_lib.errors import ImageError, InputError, MelodifyError
+from melodify_lib.genres import GENRES
+from web.tracks import files, jobs, limits
+from web.tracks.models import State, Track
+from web.tracks.serializers import NewTrack, Remix, musicians
+from web.tracks.visitors import begin_session, of_session
+
+LENGTHS = (10, 20, 30, 60, 120)
+"""Seconds that the page offers, of those that the server allows."""
+HISTORY = 100
+View = Callable[..., HttpResponseBase]
+
+log = logging.getLogger("melodify_lib.web")
+
+
+def private(view: View) -> View:
+    """What a visitor sees is theirs: no cache keeps it."""
+
+    @wraps(view)
+    def answer(*arguments: Any, **names: Any) -> HttpResponseBase:
+        response = view(*arguments, **names)
+        if not response.has_header("Cache-Control"):
+            patch_cache_control(response, private=True, no_store=True)
+        return response
+
+    return answer
+
+
+@private
+@require_http_methods(["GET", "HEAD", "POST"])
+def home(request: HttpRequest) -> HttpResponseBase:
+    """Upload a picture."""
+    if request.method != "POST":
+        return _home(request)
+    try:
+        return redirect("track", _order(request).id)
+    except Exception as error:
+        return _refused(error, lambda said, status: _home(request, said, status))
+
+
+def _order(request: HttpRequest) -> Track:
+    asked = NewTrack(data={**request.POST.dict(), **request.FILES.dict()})
+    limits.count_song(request)
+    asked.is_valid(raise_exception=True)
+    picture = limits.read_picture(asked.validated_data["image"].read())
+    owner = (of_session(request) or begin_session(request)).owner
+    return jobs.create(owner, asked.options(), picture=picture, idempotency_key=request.POST.get("once", ""))[0]
+
+
+def _refused(error: Exception, page: Callable[[str, int], HttpResponse]) -> HttpResponse:
+    """The page again, with what is wrong in words for a visitor. Raises what is not theirs to know."""
+    if isinstance(error, Throttled):
+        return page(_("That were many songs in an hour. Please come back a little later."), 429)
+    if isinstance(error, serializers.ValidationError):
+        return page(_first_error(error.detail), 400)
+    if isinstance(error, ImageError):
+        return page(_("This picture cannot be used: %(reason)s.") % {"reason": error}, 422)
+    if isinstance(error, InputError):
+        return page(str(error), 400)
+    if isinstance(error, jobs.QueueFullError):
+        response = page(_("Many songs are being made just now. Please try again in a moment."), 503)
+        response["Retry-After"] = str(error.retry_after)
+        return response
+    if isinstance(error, MelodifyError):
+        log.error("unavailable: %s", error)
+        return page(_("A part of the service does not answer. Please try again in a minute."), 503)
+    raise error
+
+
+def _home(request: HttpRequest, error: str = "", status: int = 200) -> HttpResponse:
+    visitor = of_session(request)
+    context = {
+        "error": error,
+        "genres": GENRES,
+        "musicians": musicians(),
+        "lengths": [length for length in LENGTHS if length <= settings.CONFIG.longest],
+        "asked": request.POST,
+        "recent": _tracks(visitor.owner)[:6] if visitor else [],
+    }
+    return render(request, "tracks/home.html", context, status=status)
+
+
+def _first_error(errors: Any) -> str:
+    field, said = next(iter(errors.items()))
+    return _("Choose a picture first.") if field == "image" else f"{field}: {said[0]}"
+
+
+def _tracks(owner: str) -> Any:
+    return Track.objects.filter(owner=owner).exclude(state__in=(State.DELETED, State.NEW))
+
+
+def _own(request: HttpRequest, track_id: str) -> Track:
+    visitor = of_session(request)
+    track = _tracks(visitor.owner).filter(id=track_id).first() if visitor else None
+    if track is None:
+        raise Http404
+    return track
+
+
+@private
+@require_GET
+def track(request: HttpRequest, track_id: str) -> HttpResponseBase:
+    """One address from the moment of upload on: how far it is, then the result."""
+    return render(request, "tracks/track.html", _context(request, _own(request, track_id)))
+
+
+@private
+@require_GET
+def progress(request: HttpRequest, track_id: str) -> HttpResponseBase:
+    """The part of the page that changes, for the script that asks again and again."""
+    return render(request, "tracks/_live.html", _context(request, _own(request, track_id)))
+
+
+def _context(request: HttpRequest, track: Track, *, is_shared: bool = False) -> dict[str, Any]:
+    ahead = 0
+    if track.state == State.QUEUED:
+        ahead = Track.objects.filter(state=State.QUEUED, created__lt=track.created).count()
+    return {"track": track, "ahead": ahead, "genres": GENRES, "is_shared": is_shared, "names": files.names(track)}
+
+
+@private
+@require_POST
+def change(request: HttpRequest, track_id: str, what: str) -> HttpResponseBase:
+    """Cancel, delete, share, unshare, remix; then the page that shows it."""
+    track = _own(request, track_id)
+    if what == "delete":
+        jobs.delete(track)
+        return redirect("history")
+    if what == "remix":
+        return _remix(request, track)
+    changes: dict[str, Callable[[Track], Any]] = {
+        "cancel": jobs.cancel,
+        "share": jobs.share,
+        "unshare": jobs.unshare,
+    }
+    if what not in changes:
+        raise Http404
+    changes[what](track)
+    return redirect("track", track.id)
+
+
+def _remix(request: HttpRequest, parent: Track) -> HttpResponseBase:
+    try:
+        limits.count_song(request)
+        asked = Remix(data={name: value for name, value in request.POST.dict().items() if value.strip()})
+        asked.is_valid(raise_exception=True)
+        made = jobs.remix(parent, asked.options(parent), idempotency_key=request.POST.get("once", ""))
+        return redirect("track", made.id)
+    except Exception as error:
+        context = {**_context(request, parent), "asked": request.POST}
+        return _refused(
+            error, lambda said, status: render(request, "tracks/track.html", {**context, "error": said}, status=status)
+        )
+
+
+@require_http_methods(["GET", "HEAD"])
+def file(request: HttpRequest, track_id: str, name: str) -> HttpResponseBase:
+    """A file of one's own."""
+    return files.response(request, _own(request, track_id), name)
+
+
+@private
+@require_GET
+def history(request: HttpRequest) -> HttpResponseBase:
+    """All that this visitor made."""
+    visitor = of_session(request)
+    tracks = _tracks(visitor.owner)[:HISTORY] if visitor else []
+    return render(request, "tracks/history.html", {"tracks": tracks})
+
+
+def _shared(link: str) -> Track:
+    track = Track.objects.filter(share=link, state=State.DONE).first() if link else None
+    if track is None:
+        raise Http404
+    return track
+
+
+@private
+@require_GET
+def shared(request: HttpRequest, link: str) -> HttpResponseBase:
+    """What somebody wants others to hear."""
+    return render(request, "tracks/shared.html", _context(request, _shared(link), is_shared=True))
+
+
+@require_http_methods(["GET", "HEAD"])
+def shared_file(request: HttpRequest, link: str, name: str) -> HttpResponseBase:
+    """A file of it."""
+    return files.response(request, _shared(link), name)
+
+
+@require_GET
+def about(request: HttpRequest) -> HttpResponseBase:
+    """How it works, what is kept, whose the music is."""
+    return render(request, "tracks/about.html", {"keep_days": settings.CONFIG.keep_days})
+
+
+def _error(request: HttpRequest, title: str, said: str, status: int) -> HttpResponse:
+    if request.path.startswith("/api/"):
+        body = {"type": "about:blank", "title": title, "status": status, "detail": said}
+        return JsonResponse(body, status=status, content_type="application/problem+json")
+    return render(request, "tracks/error.html", {"title": title, "said": said}, status=status)
+
+
+def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
+    return _error(request, _("Nothing is here"), _("It may have been deleted, or it is not yours."), 404)
+
+
+def our_fault(request: HttpRequest) -> HttpResponse:
+    return _error(request, _("That did not work"), _("The fault is ours. Please try again."), 500)
+
+
+def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
+    return _error(request, _("This page is too old"), _("Go back, load it anew, and try again."), 403)

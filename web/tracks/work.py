@@ -1,0 +1,186 @@
+"""What a worker does for a row: the song, told of as it comes to be.
+
+A thread gives signs of life while the song is made. Whatever ends the work early (a visitor who cancels, a process
+that must stop, a song that takes too long) is raised where the flow reports its progress.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any
+
+from django.conf import settings as django_settings
+from django.db import OperationalError, close_old_connections, connection
+
+from melodify_lib import logs
+from melodify_lib.errors import InputError, MelodifyError
+from melodify_lib.flow import Composer, Watcher
+from melodify_lib.music.formats import peaks, to_mp3
+from melodify_lib.nouns import Caption, MusicDescription, TrackCard
+from melodify_lib.settings import Settings
+from melodify_lib.store import put_all
+from web.tracks import files, jobs
+from web.tracks.models import Stage, State, Track
+
+log = logging.getLogger("melodify_lib.web")
+
+BEGINS = {Stage.CAPTION: 2, Stage.DESCRIBE: 12, Stage.PLAY: 25, Stage.STORE: 92}
+"""Percent at which each stage begins."""
+PEAKS = 240
+"""Bars of a waveform."""
+SAY_EVERY_S = 0.3
+OURS = "something went wrong on our side; try again later"
+
+_stop_at: float | None = None
+
+
+def stop_within(seconds: float) -> None:
+    """Let what is made now finish if it can in so many seconds; otherwise give it back."""
+    global _stop_at  # noqa: PLW0603 - a signal's handler has nowhere else to put it
+    _stop_at = time.monotonic() + seconds
+
+
+class LostError(Exception):
+    """The row is no longer this worker's."""
+
+
+class StoppedError(Exception):
+    """The worker has to stop."""
+
+
+def make(track_id: str) -> None:
+    """Make a track, if it waits to be made; what goes wrong is written into its row."""
+    track = jobs.claim(track_id)
+    if track is None:
+        return
+    with logs.tracing(track.id), _signs_of_life(track):
+        try:
+            _store(track, *_made(track))
+        except LostError:
+            _forget(track)
+        except StoppedError:
+            jobs.give_back(track)
+            log.info("given back")
+        except InputError as error:
+            jobs.fail(track, str(error))
+        except MelodifyError as error:  # its text is for whoever runs this, not for visitors
+            log.error("failed: %s", error)
+            jobs.fail(track, OURS)
+        except Exception:
+            log.exception("failed")
+            jobs.fail(track, OURS)
+        except BaseException:
+            jobs.give_back(track)
+            raise
+
+
+def _made(track: Track) -> tuple[dict[str, bytes], TrackCard]:
+    reporter = Reporter(track)
+    song = _composer(track.musician).compose(
+        files.store().get(files.prefix(track.id) + files.PICTURE),
+        seconds=track.seconds,
+        seed=track.seed,
+        genre=track.genre or None,
+        description=MusicDescription.model_validate(track.given) if track.given else None,
+        watcher=reporter,
+    )
+    reporter.say(Stage.STORE)
+    return song.files, song.card
+
+
+def warm_up() -> None:
+    """Load what the first song will need."""
+    from web.tracks.serializers import musicians
+
+    _composer(musicians()[0])
+
+
+@lru_cache(maxsize=1)
+def _composer(musician: str) -> Composer:
+    return Composer(Settings.load(musician=musician))
+
+
+def _store(track: Track, made: dict[str, bytes], card: TrackCard) -> None:
+    wav = made["track.wav"]
+    written = {**made, "track.mp3": to_mp3(wav), "card.json": card.to_json().encode()}
+    put_all(files.store(), files.prefix(track.id), written)
+    if not jobs.finish(track, card=card.model_dump(mode="json"), peaks=peaks(wav, PEAKS)):
+        raise LostError
+    log.info("done")
+
+
+def _forget(track: Track) -> None:
+    """Leave no file of a track that was deleted meanwhile; another worker's, which has the same names, stay."""
+    if not Track.objects.filter(id=track.id).exclude(state=State.DELETED).exists():
+        files.delete(track.id)
+    log.info("no longer wanted here")
+
+
+class Reporter(Watcher):
+    """Writes what it hears into the row, and raises when the work should end."""
+
+    def __init__(self, track: Track) -> None:
+        self._track = track
+        self._stage = Stage.CAPTION
+        self._deadline = time.monotonic() + django_settings.CONFIG.deadline
+        self._said = 0.0
+
+    def begin(self, stage: str) -> None:
+        self._stage = Stage(stage)
+        self.say(self._stage)
+
+    def captioned(self, caption: Caption) -> None:
+        self.say(self._stage, caption=caption.model_dump(mode="json"))
+
+    def described(self, description: MusicDescription) -> None:
+        self.say(self._stage, description=description.model_dump(mode="json"))
+
+    def playing(self, share: float) -> None:
+        if time.monotonic() - self._said > SAY_EVERY_S:
+            self.say(Stage.PLAY, share)
+
+    def say(self, stage: Stage, share: float = 0.0, **found: Any) -> None:
+        """How far a stage is, from 0 to 1. Raises `LostError`, `StoppedError`, or `MelodifyError` when it is late."""
+        self._said = time.monotonic()
+        percents = [*BEGINS.values(), 100]
+        first, last = percents[list(BEGINS).index(stage) :][:2]
+        if not jobs.progress(self._track, stage, round(first + share * (last - first)), **found):
+            raise LostError
+        if _stop_at is not None and self._said > _stop_at:
+            raise StoppedError
+        if self._said > self._deadline:
+            raise InputError(f"the song took longer than {django_settings.CONFIG.deadline:g} s; ask for a shorter one")
+
+
+@contextmanager
+def _signs_of_life(track: Track) -> Iterator[None]:
+    """Beat while the song is made. A process that is stuck far beyond the deadline ends, to be started anew."""
+    over = threading.Event()
+    config = django_settings.CONFIG
+    last = time.monotonic() + config.deadline + 60
+
+    def beat() -> None:
+        while not over.wait(config.heartbeat):
+            try:
+                close_old_connections()
+                jobs.beat(track)
+            except OperationalError:  # the next one may get through
+                log.warning("no sign of life could be written", exc_info=True)
+            if time.monotonic() > last:
+                log.critical("stuck: this worker ends itself")
+                os._exit(70)
+        connection.close()
+
+    thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()

@@ -1,5 +1,7 @@
 """Django's entry to the app."""
 
+import logging
+
 from django.apps import AppConfig
 
 from melodify_lib import logs
@@ -14,3 +16,4 @@ class TracksConfig(AppConfig):
         from web.tracks import schema  # noqa: F401 - which drf-spectacular finds when it is imported
 
         logs.configure(Settings.load())
+        logging.getLogger("django.request").setLevel(logging.ERROR)  # `middleware` logs what was asked

@@ -41,10 +41,10 @@ def prefix(track_id: str) -> str:
 def put_picture(track_id: str, picture: Image.Image) -> None:
     """Keep a picture that was read by `melodify_lib.image.open_image`: its pixels and nothing else."""
     where, kept = store(), prefix(track_id)
-    where.put(kept + PICTURE, _encoded(picture, "PNG", compress_level=3))
+    where.put(kept + PICTURE, encoded(picture, "PNG", compress_level=3))
     preview = picture.copy()
     preview.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE), reducing_gap=2)
-    where.put(kept + PREVIEW, _encoded(preview, "WEBP", quality=80))
+    where.put(kept + PREVIEW, encoded(preview, "WEBP", quality=80))
 
 
 def copy_picture(source: str, target: str) -> None:
@@ -115,7 +115,8 @@ def _download_name(track: Track, name: str) -> str:
     return f"melodify-{genre}-{track.id[:6]}{suffix}"
 
 
-def _encoded(picture: Image.Image, form: str, **options: int) -> bytes:
+def encoded(picture: Image.Image, form: str, **options: int) -> bytes:
+    """A picture as the bytes of a file; it has no metadata that its `info` does not."""
     buffer = io.BytesIO()
     picture.save(buffer, form, **options)
     return buffer.getvalue()

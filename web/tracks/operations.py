@@ -51,7 +51,7 @@ def ready(request: HttpRequest) -> HttpResponse:
     except StoreError:
         checks["store"] = False
     response = JsonResponse(checks, status=200 if all(checks.values()) else 503)
-    response._has_been_logged = True  # type: ignore[attr-defined]  # while it starts, that is no error
+    response._has_been_logged = True  # while it starts, that is no error
     return response
 
 

@@ -17,10 +17,12 @@ from typing import Any
 
 from django.conf import settings as django_settings
 from django.db import OperationalError, close_old_connections, connection
+from PIL import Image
 
 from melodify_lib import logs
 from melodify_lib.errors import InputError, MelodifyError
 from melodify_lib.flow import Composer, Watcher
+from melodify_lib.music.finish import SECONDS_MIN
 from melodify_lib.music.formats import peaks, to_mp3
 from melodify_lib.nouns import Caption, MusicDescription, TrackCard
 from melodify_lib.settings import Settings
@@ -95,10 +97,15 @@ def _made(track: Track) -> tuple[dict[str, bytes], TrackCard]:
 
 
 def warm_up() -> None:
-    """Load what the first song will need."""
+    """Make a short song for a grey picture, so that a visitor's first one does not wait for models to load.
+
+    Only where that costs nothing.
+    """
     from web.tracks.serializers import musicians
 
-    _composer(musicians()[0])
+    if not Settings.load().allow_paid:
+        grey = files.encoded(Image.new("RGB", (64, 64), "grey"), "PNG")
+        _composer(musicians()[0]).compose(grey, seconds=SECONDS_MIN)
 
 
 @lru_cache(maxsize=1)

@@ -308,7 +308,7 @@ def serve(
 @app.command()
 def web(
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,
+    port: Annotated[int, typer.Option(min=1, max=65535, envvar="PORT", help="Port to listen on.")] = 8000,
 ) -> None:
     """Serve the web application: upload a picture, watch, listen. Ctrl-C ends it.
 

@@ -1,10 +1,10 @@
-"""Every address there is."""
+"""Every address there is, but for those of `web.tracks.middleware.OPERATIONS`."""
 
 from django.urls import include, path
 from drf_spectacular.views import SpectacularAPIView
 from rest_framework.routers import SimpleRouter
 
-from web.tracks import operations, views
+from web.tracks import views
 from web.tracks.api import TrackViewSet
 
 router = SimpleRouter()
@@ -24,9 +24,6 @@ urlpatterns = [
     path("api/v1/", include(router.urls)),
     path("api/v1/tracks/<str:pk>/files/<str:name>", TrackViewSet.as_view({"get": "file"}), name="api-file"),
     path("api/v1/schema/", SpectacularAPIView.as_view(), name="schema"),
-    path("health", operations.health, name="health"),
-    path("ready", operations.ready, name="ready"),
-    path("metrics", operations.metrics, name="metrics"),
 ]
 handler404 = "web.tracks.views.not_found"
 handler500 = "web.tracks.views.our_fault"

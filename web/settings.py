@@ -80,7 +80,7 @@ CACHES = {
 
 # The visitor's key is all that a session holds: it is signed and needs no table.
 SESSION_ENGINE = "django.contrib.sessions.backends.signed_cookies"
-SESSION_COOKIE_AGE = int(CONFIG.keep_days * 24 * 3600)
+SESSION_COOKIE_AGE = 365 * 24 * 3600  # longer than any track is kept
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"
 CSRF_COOKIE_SAMESITE = "Lax"

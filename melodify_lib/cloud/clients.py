@@ -214,10 +214,10 @@ def ask_google(
     return retry.ask(once, is_repeatable=is_repeatable, timeout=timeout, deadline=deadline)
 
 
-def find_google(settings: Settings, request: Callable[[], T]) -> T | None:
+def find_google(settings: Settings, request: Callable[[], T], *, service: str = "Vertex AI") -> T | None:
     """`ask_google`, with None for what is not there."""
     try:
-        return ask_google(settings, request)
+        return ask_google(settings, request, service=service)
     except CloudError as error:
         if error.status == _NOT_FOUND:
             return None

@@ -22,7 +22,6 @@ from melodify_lib.logs import redact
 if TYPE_CHECKING:
     from google import genai
     from google.auth.credentials import Credentials
-    from google.auth.transport.requests import AuthorizedSession
     from google.cloud import storage
     from openai import AsyncOpenAI, OpenAI
 
@@ -121,9 +120,12 @@ def parent(settings: Settings) -> str:
     return f"projects/{_project(settings)}/locations/{settings.location}"
 
 
-def session(settings: Settings) -> AuthorizedSession:
-    """For what no client of Vertex AI can do: HTTP requests with the right to do it. Raises `PaidError`."""
-    require_paid(settings, "Vertex AI")
+def post_iam(settings: Settings, host: str, method: str, body: Mapping[str, Any]) -> Any:
+    """What IAM's service on `host` answers to a `method` of the settings' service account: JSON. It has no client here.
+
+    Asked once; for `ask_google`. Raises `PaidError`, and `CloudError` where it refuses or cannot be read.
+    """
+    require_paid(settings, "IAM")
     try:
         import google.auth
         from google.auth.transport.requests import AuthorizedSession
@@ -131,9 +133,14 @@ def session(settings: Settings) -> AuthorizedSession:
         raise MissingDependencyError(EXTRA) from error
     credentials = _credentials(settings)
     if credentials is None:
-        with google_errors(settings):
-            credentials, _ = google.auth.default(scopes=["https://www.googleapis.com/auth/cloud-platform"])
-    return AuthorizedSession(credentials)  # type: ignore[no-untyped-call]
+        credentials, _ = google.auth.default(scopes=["https://www.googleapis.com/auth/cloud-platform"])
+    account = f"{settings.iam_base_url or f'https://{host}'}/v1/projects/-/serviceAccounts/{settings.service_account}"
+    with AuthorizedSession(credentials) as session:  # type: ignore[no-untyped-call]
+        answer = session.post(f"{account}:{method}", json=body, timeout=retry.TIMEOUT_S)
+    if not answer.ok:
+        raise refusal("IAM", answer.status_code, answer.text, answer.headers, settings)
+    with readable("IAM"):
+        return answer.json()
 
 
 @contextmanager

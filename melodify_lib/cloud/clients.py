@@ -8,6 +8,7 @@ request by itself: that is for `melodify_lib.cloud.retry`.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from json import JSONDecodeError
@@ -95,6 +96,9 @@ def storage_client(settings: Settings) -> storage.Client:
         from google.cloud import storage
     except ModuleNotFoundError as error:
         raise MissingDependencyError(EXTRA) from error
+    # Or else it looks the bucket up beside each first request, on a thread of its own with retries of its own, for
+    # traces that nobody asked for, and needs a right (storage.buckets.get) that a user of objects lacks.
+    os.environ.setdefault("DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA", "true")
     options = {"api_endpoint": settings.gcs_base_url} if settings.gcs_base_url else None
     with google_errors(settings, "Cloud Storage"):  # no Application Default Credentials
         return storage.Client(project=project, credentials=_credentials(settings), client_options=options)

@@ -49,6 +49,7 @@ class GcsStore:
         after any failure, and never covers what somebody else wrote in the meantime.
         """
         blob = self._blob(name)
+        blob.chunk_size = CHUNK_BYTES  # not of a download, which is only compared with its checksum when it is whole
         generation = self._ask(lambda: self._generation(blob))
         while not self._ask(partial(self._upload, blob, data, generation)):
             generation = 0
@@ -112,7 +113,7 @@ class GcsStore:
 
     def _blob(self, name: str) -> Blob:
         check_name(name)
-        return self._bucket.blob(self._prefix + name, chunk_size=CHUNK_BYTES)
+        return self._bucket.blob(self._prefix + name)
 
     def _generation(self, blob: Blob) -> int:
         """Of what is there; 0 where nothing is, which is what Cloud Storage calls it in a precondition."""

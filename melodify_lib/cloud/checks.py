@@ -195,17 +195,11 @@ def _of_bucket(settings: Settings, wanted: set[str]) -> set[str]:
 
 
 def _of_account(settings: Settings, wanted: set[str]) -> set[str]:
-    """``projects.serviceAccounts.testIamPermissions`` of the IAM API, which has no client here."""
-    base = settings.iam_base_url or "https://iam.googleapis.com"
-    address = f"{base}/v1/projects/-/serviceAccounts/{settings.service_account}:testIamPermissions"
-
     def ask() -> list[str]:
-        with clients.session(settings) as session:
-            answer = session.post(address, json={"permissions": sorted(wanted)}, timeout=PATIENCE_S)
-        if not answer.ok:
-            raise clients.refusal("IAM", answer.status_code, answer.text, answer.headers, settings)
+        permissions = {"permissions": sorted(wanted)}
+        answer = clients.post_iam(settings, "iam.googleapis.com", "testIamPermissions", permissions)
         with clients.readable("IAM"):
-            return [str(one) for one in answer.json().get("permissions", [])]
+            return [str(one) for one in answer.get("permissions", [])]
 
     return _granted(settings, ask, "IAM")
 

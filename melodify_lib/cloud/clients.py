@@ -8,6 +8,7 @@ request by itself: that is for `melodify_lib.cloud.retry`.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from json import JSONDecodeError
@@ -22,7 +23,6 @@ from melodify_lib.logs import redact
 if TYPE_CHECKING:
     from google import genai
     from google.auth.credentials import Credentials
-    from google.auth.transport.requests import AuthorizedSession
     from google.cloud import storage
     from openai import AsyncOpenAI, OpenAI
 
@@ -96,6 +96,9 @@ def storage_client(settings: Settings) -> storage.Client:
         from google.cloud import storage
     except ModuleNotFoundError as error:
         raise MissingDependencyError(EXTRA) from error
+    # Or else it looks the bucket up beside each first request, on a thread of its own with retries of its own, for
+    # traces that nobody asked for, and needs a right (storage.buckets.get) that a user of objects lacks.
+    os.environ.setdefault("DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA", "true")
     options = {"api_endpoint": settings.gcs_base_url} if settings.gcs_base_url else None
     with google_errors(settings, "Cloud Storage"):  # no Application Default Credentials
         return storage.Client(project=project, credentials=_credentials(settings), client_options=options)
@@ -121,9 +124,12 @@ def parent(settings: Settings) -> str:
     return f"projects/{_project(settings)}/locations/{settings.location}"
 
 
-def session(settings: Settings) -> AuthorizedSession:
-    """For what no client of Vertex AI can do: HTTP requests with the right to do it. Raises `PaidError`."""
-    require_paid(settings, "Vertex AI")
+def post_iam(settings: Settings, host: str, method: str, body: Mapping[str, Any]) -> Any:
+    """What IAM's service on `host` answers to a `method` of the settings' service account: JSON. It has no client here.
+
+    Asked once; for `ask_google`. Raises `PaidError`, and `CloudError` where it refuses or cannot be read.
+    """
+    require_paid(settings, "IAM")
     try:
         import google.auth
         from google.auth.transport.requests import AuthorizedSession
@@ -131,9 +137,14 @@ def session(settings: Settings) -> AuthorizedSession:
         raise MissingDependencyError(EXTRA) from error
     credentials = _credentials(settings)
     if credentials is None:
-        with google_errors(settings):
-            credentials, _ = google.auth.default(scopes=["https://www.googleapis.com/auth/cloud-platform"])
-    return AuthorizedSession(credentials)  # type: ignore[no-untyped-call]
+        credentials, _ = google.auth.default(scopes=["https://www.googleapis.com/auth/cloud-platform"])
+    account = f"{settings.iam_base_url or f'https://{host}'}/v1/projects/-/serviceAccounts/{settings.service_account}"
+    with AuthorizedSession(credentials) as session:  # type: ignore[no-untyped-call]
+        answer = session.post(f"{account}:{method}", json=body, timeout=retry.TIMEOUT_S)
+    if not answer.ok:
+        raise refusal("IAM", answer.status_code, answer.text, answer.headers, settings)
+    with readable("IAM"):
+        return answer.json()
 
 
 @contextmanager
@@ -214,10 +225,10 @@ def ask_google(
     return retry.ask(once, is_repeatable=is_repeatable, timeout=timeout, deadline=deadline)
 
 
-def find_google(settings: Settings, request: Callable[[], T]) -> T | None:
+def find_google(settings: Settings, request: Callable[[], T], *, service: str = "Vertex AI") -> T | None:
     """`ask_google`, with None for what is not there."""
     try:
-        return ask_google(settings, request)
+        return ask_google(settings, request, service=service)
     except CloudError as error:
         if error.status == _NOT_FOUND:
             return None

@@ -67,6 +67,9 @@ MusicianName = Annotated[str | None, typer.Option("--musician", help="Who plays 
 DescriberModel = Annotated[
     Path | None, typer.Option("--describer-model", help="Folder of a tuned describer; the one that ships if not given.")
 ]
+Runner = Annotated[
+    str | None, typer.Option(help="Where: local (kfp.local) or vertex (Vertex AI, paid) (MELODIFY_RUNNER).")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, and nothing else there.")]
 TABLES = Path("data/generate_jsonl")
 Source = Annotated[Path, typer.Option("--source", help="Folder with the teacher's tables.")]
@@ -536,9 +539,7 @@ def pipeline_run(
     musician: MusicianName = None,
     describer_model: DescriberModel = None,
     cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Take what was made before.")] = True,
-    runner: Annotated[
-        str | None, typer.Option(help="Where: local (kfp.local) or vertex (Vertex AI, paid) (MELODIFY_RUNNER).")
-    ] = None,
+    runner: Runner = None,
     request: Annotated[
         str, typer.Option(help="Vertex AI: the same picture and options are one job, unless this differs.")
     ] = "",
@@ -626,11 +627,13 @@ def pipeline_batch(
     musician: MusicianName = None,
     parallel: Annotated[int, typer.Option(min=1, help="Tasks at the same time.")] = 2,
     per_task: Annotated[int, typer.Option(min=1, help="Pictures in a task.")] = 8,
+    runner: Runner = None,
     as_json: Json = False,
 ) -> None:
-    """Make a song for every picture, as a pipeline on this machine; what was made before is found again.
+    """Make a song for every picture, as a pipeline; what was made before is found again.
 
-    Exit code 1 when pictures failed; the others are made.
+    On Vertex AI pictures and store are gs:// addresses, and Ctrl-C cancels the job. Exit code 1 when pictures failed;
+    the others are made.
     """
     from melodify_lib.settings import Settings
 
@@ -638,11 +641,12 @@ def pipeline_batch(
     with _status("Running the pipeline"):
         results = batch.run_batch(
             pictures,
-            Settings.load(musician=musician),
+            Settings.load(musician=musician, runner=runner),
             seconds=seconds,
             seed=seed,
             parallel=parallel,
             per_task=per_task,
+            on_event=_say,
         )
     if as_json:
         typer.echo(json.dumps([_plain(one) for one in results], ensure_ascii=False))

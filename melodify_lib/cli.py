@@ -480,10 +480,14 @@ def notebooks_run(
     ] = None,
     folder: Annotated[Path, typer.Option(help="Folder of the notebooks.")] = Path("notebooks"),
     runs: Annotated[Path, typer.Option(help="Folder for the runs; the newest is runs/latest.")] = Path("runs"),
-    timeout: Annotated[int, typer.Option(help="Time limit of a cell in seconds.")] = 300,
+    timeout: Annotated[
+        int | None, typer.Option(help="Time limit of a cell in seconds; by the profile if not given.")
+    ] = None,
 ) -> None:
     """Run the notebooks with papermill, strictly, and write a report."""
-    from melodify_lib.notebooks import check_parameters, find_notebooks, new_run, point_latest, run_notebooks
+    from dataclasses import replace
+
+    from melodify_lib.notebooks import LIMITS, check_parameters, find_notebooks, new_run, point_latest, run_notebooks
     from melodify_lib.report import write_report
     from melodify_lib.settings import Settings
 
@@ -500,7 +504,7 @@ def notebooks_run(
         paths,
         run,
         parameters,
-        timeout=timeout,
+        limits=replace(LIMITS[profile], **({"cell_s": timeout} if timeout else {})),
         on_result=lambda result: err.print(
             Text.assemble(_PASSED[result.passed], f" {result.notebook} {result.seconds:.1f} s")
         ),

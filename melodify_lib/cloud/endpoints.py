@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
@@ -203,13 +204,15 @@ def undeploy(settings: Settings, endpoint: str, deployed: str) -> None:
 
 
 def delete_endpoint(settings: Settings, endpoint: str) -> bool:
-    """Delete an endpoint, with what it serves; False when it was not there."""
+    """Delete an endpoint, with what it serves; False when it was not there. What is under way there is waited for."""
     from google.cloud.aiplatform_v1 import EndpointServiceClient
 
     client = clients.vertex(settings, EndpointServiceClient)
-    there = clients.find_google(settings, lambda: client.get_endpoint(name=endpoint, retry=None))
-    if there is None:
+    if clients.find_google(settings, lambda: client.get_endpoint(name=endpoint, retry=None)) is None:
         return False
+    with suppress(CloudError):  # a deployment that failed leaves nothing
+        _wait_for_others(settings, client, endpoint, lambda text: None)
+    there = get(settings, endpoint)
     for one in sorted(there.deployed_models, key=lambda one: there.traffic_split.get(one.id, 0)):  # the busiest last
         undeploy(settings, endpoint, one.id)
     return _delete(settings, lambda: client.delete_endpoint(name=endpoint, retry=None), endpoint)

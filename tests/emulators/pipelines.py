@@ -150,7 +150,7 @@ class PipelineRoutes:
         self._end(job, json.loads(said.read_text("utf-8")) if said.exists() else {"error": "killed", "task": ""})
 
     def _look_at(self, job: dict[str, Any], folder: Path) -> None:
-        """A task has a folder as soon as it runs, in a loop one for each round, and its output there when it is done."""
+        """A task has a folder as soon as it runs, in a loop one for each round, and then its output in it."""
         tasks = tasks_of(job["pipelineSpec"])
         for path in folder.glob("root/*/**/"):
             if path.name in tasks:

@@ -311,10 +311,9 @@ def doctor() -> None:
     findings = examine()
     table = Table(box=None, pad_edge=False, show_header=False)
     for finding in findings:
-        mark = Text("ok", "green") if finding.ok else Text("no", "red")
-        table.add_row(mark, finding.what, Text(_printable(finding.found)))
+        table.add_row(Text(*_FOUND[finding.ok]), finding.what, Text(_printable(finding.found)))
     out.print(table)
-    if not all(finding.ok for finding in findings):
+    if any(finding.ok is False for finding in findings):
         raise typer.Exit(1)
 
 
@@ -662,6 +661,7 @@ def pipeline_batch(
 
 
 _FELL_BACK = "{0.name}, as {1.name} failed"
+_FOUND = {True: ("ok", "green"), False: ("no", "red"), None: ("?", "yellow")}
 _PASSED = {True: ("passed", "green"), False: ("failed", "red")}
 _DOING = {"caption": "Looking at the picture", "describe": "Describing the music", "play": "Playing"}
 

@@ -92,6 +92,13 @@ def test_what_cannot_be_deleted_is_left_and_said_and_the_rest_goes(gcp: Cloud) -
     assert [one.kind for one in resources.find(settings)] == ["endpoint"]
 
 
+def test_a_job_that_runs_is_cancelled_and_deleted_once_it_has_ended(gcp: Cloud, photograph: Path) -> None:
+    settings = Settings.load(captioner="local", describer="local")
+    vertex.submit(music_pipeline(), arguments(photograph, settings, seconds=4), settings)
+    left = resources.clean(settings, resources.find(settings), lambda one, what: None)
+    assert not left and not gcp.vertex.pipeline_jobs
+
+
 def _endpoint_client(settings: Settings) -> object:
     from google.cloud.aiplatform_v1 import EndpointServiceClient
 

@@ -13,7 +13,7 @@ from kfp import compiler, dsl
 from kfp.dsl import Artifact, Input, Metrics, Output
 
 from melodify_lib.batch import Result, from_json
-from melodify_lib.errors import InputError
+from melodify_lib.errors import InputError, SettingsError
 from melodify_lib.settings import Settings
 from melodify_lib.store import open_store
 from pipelines.graph import IMAGE, Resources, resources_for
@@ -113,8 +113,8 @@ def run_batch(
 ) -> list[Result]:
     """Run it wherever the settings say. The same pictures and options, asked for while they are made, are one run.
 
-    Raises `PipelineError` when it is not a picture that failed, and `InputError` for a folder on this machine where
-    the run is not.
+    Raises `PipelineError` when it is not a picture that failed, and `InputError` or `SettingsError` where the machines
+    of the run would lack the pictures or a key.
     """
     run_there = runner(settings)
     where = pictures if pictures.startswith("gs://") else str(Path(pictures).resolve())
@@ -122,6 +122,11 @@ def run_batch(
         raise InputError(
             f"a run on Vertex AI does not see {where}: gcloud storage cp --recursive {where} gs://{settings.bucket}/, "
             "and give that address"
+        )
+    if settings.runner == "vertex" and settings.captioner == "openai" and not settings.openai_secret:
+        raise SettingsError(
+            "the machines on Vertex AI have no key of OpenAI, and a job carries none: put it into Secret Manager "
+            "(gcloud secrets create) and set MELODIFY_OPENAI_SECRET, or MELODIFY_CAPTIONER=local"
         )
     parameters = {
         "pictures": where,

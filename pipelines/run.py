@@ -132,7 +132,8 @@ def _is_cached_stand_in(tasks: dict[str, str], card: TrackCard) -> bool:
 
 def batch_settings(settings: Settings) -> dict[str, Any]:
     """All that concerns a song, for a component that makes it whole."""
-    return _dump(settings, tuple(dict.fromkeys(("captioner", "openai_model", *_DESCRIBER, *_MUSICIAN))))
+    captioner = ("captioner", "openai_model", "openai_secret")
+    return _dump(settings, tuple(dict.fromkeys((*captioner, *_DESCRIBER, *_MUSICIAN))))
 
 
 def _dump(settings: Settings, fields: tuple[str, ...]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import yaml
 from emulators import gcs
 from emulators.cloud import Cloud
 from melodify_lib import batch
-from melodify_lib.errors import InputError, PipelineError
+from melodify_lib.errors import InputError, PipelineError, SettingsError
 from melodify_lib.image import open_image
 from melodify_lib.samples import SAMPLES, sample_picture
 from melodify_lib.settings import Settings
@@ -194,6 +194,18 @@ def test_on_vertex_ai_a_killed_client_finds_its_job_and_the_next_run_finds_all_s
     assert [one["state"] for one in json.loads(done.stdout)] == ["made", "made"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert jobs(gcp) == 2 and [one["state"] for one in json.loads(done.stdout)] == ["found", "found"]
+
+
+def test_on_vertex_ai_openais_key_comes_from_secret_manager(
+    gcp: Cloud, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = upload(gcp, pictures, "secret", ["picture 06.png"])
+    (made,) = run_batch(where, Settings.load(), seconds=4)
+    assert made.state == "made" and any(one.path.endswith("/responses") for one in gcp.openai.served())
+    (job,) = list(gcp.vertex.pipeline_jobs.values())[-1:]
+    assert gcp.environment["MELODIFY_OPENAI_API_KEY"] not in json.dumps(job)
+    with pytest.raises(SettingsError, match="MELODIFY_OPENAI_SECRET"):
+        run_batch(where, Settings.load(openai_secret=""))
 
 
 def test_vertex_ai_does_not_see_a_folder_of_this_machine(gcp: Cloud, pictures: Path) -> None:

@@ -7,7 +7,9 @@ request by itself: that is for `melodify_lib.cloud.retry`.
 
 from __future__ import annotations
 
+import base64
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from json import JSONDecodeError
@@ -56,13 +58,30 @@ def _openai(settings: Settings, kind: str) -> Any:
     key = settings.openai_api_key
     try:
         return getattr(openai, kind)(
-            api_key=key.get_secret_value() if key else None,
+            api_key=key.get_secret_value() if key else _secret(settings),
             base_url=settings.openai_base_url,
             timeout=retry.TIMEOUT_S,
             max_retries=0,
         )
     except openai.OpenAIError:
         raise SettingsError("no key for OpenAI: set OPENAI_API_KEY or MELODIFY_OPENAI_API_KEY") from None
+
+
+def _secret(settings: Settings) -> str | None:
+    """OpenAI's key from Secret Manager, which has no client here; None where there is none, or it is not needed."""
+    if not settings.openai_secret or "OPENAI_API_KEY" in os.environ:
+        return None
+    base = settings.secret_manager_base_url or "https://secretmanager.googleapis.com"
+
+    def access() -> str:
+        with session(settings) as asking:
+            answer = asking.get(f"{base}/v1/{settings.openai_secret}:access", timeout=retry.TIMEOUT_S)
+        if not answer.ok:
+            raise refusal("Secret Manager", answer.status_code, answer.text, answer.headers, settings)
+        with readable("Secret Manager"):
+            return base64.b64decode(answer.json()["payload"]["data"], validate=True).decode()
+
+    return ask_google(settings, access, service="Secret Manager")
 
 
 def gemini(settings: Settings) -> genai.Client:

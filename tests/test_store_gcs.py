@@ -6,6 +6,7 @@ import hashlib
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -14,11 +15,14 @@ from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
 import pytest
 import requests
+from google.cloud import storage
+from google.cloud.storage._http import Connection
 
 from emulators import gcs
 from emulators.iam import IamEmulator
 from emulators.proxy import Proxy
 from melodify_lib.cloud import retry
+from melodify_lib.cloud.objects import list_names
 from melodify_lib.cloud.store import GcsStore
 from melodify_lib.errors import CloudError, PaidError, SettingsError, StoreError
 from melodify_lib.settings import Settings
@@ -320,3 +324,22 @@ def test_hostile_names_are_not_listed(bucket: str) -> None:
         for name in ("../evil", ".hidden", "a b", "fine"):
             storage.bucket(gcs.BUCKET).blob(f"hostile/{name}").upload_from_string(b"")
     assert GcsStore(settings(bucket, store=f"gs://{gcs.BUCKET}/hostile")).list() == ["fine"]
+
+
+def test_a_long_listing_has_a_limit_for_each_page_and_not_for_all(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = settings(bucket, store=f"gs://{gcs.BUCKET}/{tmp_path.name}")
+    for name in "abcd":
+        open_store(here).put(name, b"1")
+    listed, asked = storage.Client.list_blobs, Connection.api_request
+
+    def slow(self: Connection, *arguments: Any, **options: Any) -> Any:
+        time.sleep(0.3)
+        return asked(self, *arguments, **options)
+
+    monkeypatch.setattr(storage.Client, "list_blobs", lambda *one, **more: listed(*one, **more, page_size=1))
+    monkeypatch.setattr(Connection, "api_request", slow)
+    monkeypatch.setattr(retry, "TIMEOUT_S", 0.8)
+    monkeypatch.setattr(retry, "DEADLINE_S", 0.1)
+    assert list_names(here, here.store) == list("abcd")

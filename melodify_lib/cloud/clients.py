@@ -7,6 +7,7 @@ request by itself: that is for `melodify_lib.cloud.retry`.
 
 from __future__ import annotations
 
+import base64
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -56,13 +57,25 @@ def _openai(settings: Settings, kind: str) -> Any:
     key = settings.openai_api_key
     try:
         return getattr(openai, kind)(
-            api_key=key.get_secret_value() if key else None,
+            api_key=key.get_secret_value() if key else _secret(settings),
             base_url=settings.openai_base_url,
             timeout=retry.TIMEOUT_S,
             max_retries=0,
         )
     except openai.OpenAIError:
         raise SettingsError("no key for OpenAI: set OPENAI_API_KEY or MELODIFY_OPENAI_API_KEY") from None
+
+
+def _secret(settings: Settings) -> str | None:
+    """OpenAI's key from Secret Manager, which has no client here; None where there is none, or it is not needed."""
+    if not settings.openai_secret or "OPENAI_API_KEY" in os.environ:
+        return None
+    base = settings.secret_manager_base_url or "https://secretmanager.googleapis.com"
+
+    address = f"{base}/v1/{settings.openai_secret}:access"
+    answer = ask_google(settings, lambda: _call(settings, "Secret Manager", "GET", address), service="Secret Manager")
+    with readable("Secret Manager"):
+        return base64.b64decode(answer["payload"]["data"], validate=True).decode()
 
 
 def gemini(settings: Settings) -> genai.Client:
@@ -129,7 +142,13 @@ def post_iam(settings: Settings, host: str, method: str, body: Mapping[str, Any]
 
     Asked once; for `ask_google`. Raises `PaidError`, and `CloudError` where it refuses or cannot be read.
     """
-    require_paid(settings, "IAM")
+    account = f"{settings.iam_base_url or f'https://{host}'}/v1/projects/-/serviceAccounts/{settings.service_account}"
+    return _call(settings, "IAM", "POST", f"{account}:{method}", body)
+
+
+def _call(settings: Settings, service: str, verb: str, address: str, body: Mapping[str, Any] | None = None) -> Any:
+    """The JSON that a service without a client here answers; asked once."""
+    require_paid(settings, service)
     try:
         import google.auth
         from google.auth.transport.requests import AuthorizedSession
@@ -138,12 +157,11 @@ def post_iam(settings: Settings, host: str, method: str, body: Mapping[str, Any]
     credentials = _credentials(settings)
     if credentials is None:
         credentials, _ = google.auth.default(scopes=["https://www.googleapis.com/auth/cloud-platform"])
-    account = f"{settings.iam_base_url or f'https://{host}'}/v1/projects/-/serviceAccounts/{settings.service_account}"
     with AuthorizedSession(credentials) as session:  # type: ignore[no-untyped-call]
-        answer = session.post(f"{account}:{method}", json=body, timeout=retry.TIMEOUT_S)
+        answer = session.request(verb, address, json=body, timeout=retry.TIMEOUT_S)
     if not answer.ok:
-        raise refusal("IAM", answer.status_code, answer.text, answer.headers, settings)
-    with readable("IAM"):
+        raise refusal(service, answer.status_code, answer.text, answer.headers, settings)
+    with readable(service):
         return answer.json()
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -205,12 +206,19 @@ def undeploy(settings: Settings, endpoint: str, deployed: str) -> None:
 def delete_endpoint(settings: Settings, endpoint: str) -> bool:
     """Delete an endpoint that carries our labels, with what it serves; False when it was not there.
 
-    Raises `InputError` for one that is not ours, and deletes nothing.
+    What is under way there is waited for. Raises `InputError` for one that is not ours, and deletes nothing.
     """
+    from google.cloud.aiplatform_v1 import EndpointServiceClient
+    from google.cloud.aiplatform_v1.types import DeployModelResponse
+
     there = find_endpoint(settings, endpoint)
     if there is None:
         return False
     _require_ours(there)
+    with suppress(CloudError):  # a deployment that failed leaves nothing
+        client = clients.vertex(settings, EndpointServiceClient)
+        _wait_for_others(settings, client, endpoint, DeployModelResponse, lambda text: None)
+    there = get(settings, endpoint)
     for one in sorted(there.deployed_models, key=lambda one: there.traffic_split.get(one.id, 0)):  # the busiest last
         undeploy(settings, endpoint, one.id)
     return _delete_endpoint(settings, endpoint)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from melodify_lib.cloud import clients, endpoints, jobs, labels, tuned
-from melodify_lib.errors import MelodifyError
+from melodify_lib.errors import CloudError, MelodifyError
 from melodify_lib.tables import read_yaml
 
 if TYPE_CHECKING:
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 MACHINES = Path(__file__).with_name("machines.yaml")
 _RUNNING = ("PENDING", "RUNNING", "QUEUED")
+_BUSY = (*_RUNNING, "CANCELLING")
+CANCELLING_S = 600.0
+"""How long a job may take to end when it is cancelled: its tasks' machines are stopped first."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,7 @@ def _pipeline_jobs(settings: Settings) -> list[Resource]:
     found = clients.ask_google(
         settings, lambda: list(client.list_pipeline_jobs(parent=clients.parent(settings), retry=None))
     )
-    return [_resource("pipeline job", one, one.state.name.removeprefix("PIPELINE_STATE_")) for one in _ours(found)]
+    return [_resource("pipeline job", one, _state(one)) for one in _ours(found)]
 
 
 def _tuning_jobs(settings: Settings) -> list[Resource]:
@@ -130,6 +134,10 @@ def _parts(settings: Settings, job: TuningJob) -> tuple[str, ...]:
     endpoint = tuned.own(job.tuned_model.endpoint or "", "endpoints", settings)
     model = tuned.own(job.tuned_model.model or "", "models", settings)
     return (endpoint, model) if endpoint and model else ()
+
+
+def _state(job: Any) -> str:
+    return str(job.state.name).removeprefix("PIPELINE_STATE_")
 
 
 def _ours(found: Iterable[Any]) -> list[Any]:
@@ -169,8 +177,17 @@ def _clean_pipeline_job(settings: Settings, one: Resource) -> None:
     from google.cloud.aiplatform_v1 import PipelineServiceClient
 
     client = clients.vertex(settings, PipelineServiceClient)
+
+    def get() -> Any:
+        return client.get_pipeline_job(name=one.name, retry=None)
+
     if one.state in _RUNNING:
         clients.ask_google(settings, lambda: client.cancel_pipeline_job(name=one.name, retry=None))
+    until = time.monotonic() + CANCELLING_S
+    while (state := _state(clients.ask_google(settings, get))) in _BUSY:
+        if time.monotonic() > until:
+            raise CloudError(f"it is {state} {CANCELLING_S:g} s after it was cancelled; try again later")
+        time.sleep(endpoints.POLL_S)
     operation = clients.ask_google(settings, lambda: client.delete_pipeline_job(name=one.name, retry=None))
     endpoints.wait_for(settings, operation, f"deleting {one.name}")
 

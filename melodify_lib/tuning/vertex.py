@@ -87,10 +87,10 @@ class VertexTuner:
     ) -> TuningResult:
         """Tune on `train`, wait for it, and write ``vertex.json`` into the folder `out`.
 
-        `on_progress` is called with epochs done and in all. An interrupt cancels the job. A watcher that is
-        killed or loses the connection leaves it running: the same call finds it. Raises `BudgetError`
-        before anything is sent, or when the service counts more tokens than the budget has room for, and
-        `CloudError` when the job fails.
+        `on_progress` is called with epochs done and in all. An interrupt, whoever sends it (a notebook's time limit
+        too), cancels the job: nobody waits for it any more. A watcher that is killed or loses the connection leaves it
+        running: the same call finds it. Raises `BudgetError` before anything is sent, or when the service counts more
+        tokens than the budget has room for, and `CloudError` when the job fails.
         """
         started = time.perf_counter()
         order = self._order(train, validation)

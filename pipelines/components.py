@@ -33,22 +33,16 @@ def load_describer(
     request:            what is asked of it: caption, genre and the picture's hash, as JSON
     """
     import json
-    import tempfile
     from pathlib import Path
 
     from melodify_lib import logs, stages
     from melodify_lib.errors import PipelineError
+    from melodify_lib.model_folder import with_model_here
     from melodify_lib.nouns import Caption
     from melodify_lib.settings import Settings
 
     logs.configure_component(Settings.load(**describer_settings), component="load-describer", picture=image_sha256)
-    wanted = dict(describer_settings)
-    if str(wanted["describer_model"]).startswith("gs://"):
-        from melodify_lib.cloud.objects import download_folder
-
-        address, wanted["describer_model"] = wanted["describer_model"], tempfile.mkdtemp()
-        download_folder(Settings.load(**wanted), address, Path(wanted["describer_model"]), ["*"])
-    loaded = stages.describer(Settings.load(**wanted))
+    loaded = stages.describer(Settings.load(**with_model_here(describer_settings)))
     if loaded.version.version != describer_version:
         raise PipelineError(f"the describer is {loaded.version.version}; the run was submitted for {describer_version}")
     loaded.export(Path(model.path))

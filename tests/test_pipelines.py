@@ -1,7 +1,12 @@
 """The pipeline, in three tiers: each component as a function, the spec, a real run with its cache."""
 
+import ast
 import json
 import os
+import re
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,6 +22,8 @@ from melodify_lib.settings import Settings
 from pipelines import components
 from pipelines.graph import Resources, compile_pipeline
 from pipelines.run import arguments, run
+
+ROOT = Path(__file__).parent.parent
 
 
 def artifact(path: Path) -> SimpleNamespace:
@@ -62,6 +69,33 @@ def test_the_spec_is_stable_and_has_three_cached_tasks(tmp_path: Path) -> None:
     assert all(task["cachingOptions"] == {"enableCache": True} for task in tasks.values())
     image = yaml.safe_load(compile_pipeline(tmp_path / "3.yaml", image="example/image@sha256:0").read_text())
     assert "example/image@sha256:0" in json.dumps(image["deploymentSpec"])
+
+
+def test_the_image_has_what_the_components_import() -> None:
+    extras = re.findall(r"'\.\[([\w,]+)\]'", (ROOT / "serving" / "Dockerfile").read_text())[0].split(",")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = project["dependencies"] + [one for extra in extras for one in project["optional-dependencies"][extra]]
+    there = {re.split(r"[\[<>=~! ]", one)[0].lower().replace("_", "-") for one in wanted}
+    imported = {
+        name.partition(".")[0]
+        for path in (ROOT / "pipelines").glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        for name in _imported(node)
+    }
+    ours = {"melodify_lib", "pipelines"}
+    providers = packages_distributions()
+    missing = [
+        name
+        for name in imported - ours - sys.stdlib_module_names
+        if not there & {one.lower().replace("_", "-") for one in providers[name]}
+    ]
+    assert "kfp" in imported and not missing
+
+
+def _imported(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [one.name for one in node.names]
+    return [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
 
 
 def test_resources_are_data_of_a_task(tmp_path: Path) -> None:

@@ -56,8 +56,8 @@ def music_pipeline(
 
     Raises `PipelineError` for resources of a task that there is not.
     """
-    given = dict(resources or {})
-    if unknown := given.keys() - TASKS:
+    machines = dict(resources or {})
+    if unknown := machines.keys() - TASKS:
         raise PipelineError(f"no task {sorted(unknown)[0]!r} to give resources to; there are: {', '.join(TASKS)}")
     load_describer, rework_caption, play_and_store = (
         # The image brings what it needs; kfp.local takes 0.06 s a component so, and 0.5 s otherwise.
@@ -75,6 +75,7 @@ def music_pipeline(
         describer_settings: dict[str, Any],
         musician_settings: dict[str, Any],
         genre: str = "",
+        given: dict[str, Any] = {},  # noqa: B006 - KFP reads it
         seconds: float = 20.0,
         seed: int = 0,
     ) -> dsl.Artifact:
@@ -84,6 +85,7 @@ def music_pipeline(
             genre=genre,
             describer_settings=describer_settings,
             describer_version=describer_version,
+            given=given,
         )
         reworked = rework_caption(
             model=loaded.outputs["model"], request=loaded.outputs["request"], describer_settings=describer_settings
@@ -99,7 +101,7 @@ def music_pipeline(
         )
         for name, task in zip(TASKS, (loaded, reworked, played), strict=True):
             task.set_caching_options(enable_caching=caching)
-            given.get(name, Resources()).give(task)
+            machines.get(name, Resources()).give(task)
         return played.outputs["song"]
 
     return melodify_music

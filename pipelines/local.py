@@ -25,13 +25,14 @@ def run(
     request: str,
     is_whole: Callable[[str], bool],
     on_event: Callable[[str], None],
+    on_look: Callable[[dict[str, str]], None] = lambda states: None,
 ) -> tuple[dict[str, str], str]:
     """Each task's state, and the address of the pipeline's output.
 
     Artifacts, log and cache go under ``pipeline/`` in the store. Raises `PipelineError`, naming the task that failed,
     what it said last, and where the log is.
     """
-    del request, is_whole  # a run on this machine costs nothing, and ends with whoever started it
+    del request, is_whole, on_look  # a run on this machine costs nothing, and ends with whoever started it
     done, folder = _execute(pipeline, parameters, settings)
     # kfp.local does not say which tasks it took from its cache; those it ran left their output here.
     states = {task: "done" if any(folder.glob(f"**/{task}")) else "cached" for task in tasks_of(spec_of(pipeline))}

@@ -11,7 +11,7 @@ from melodify_lib import stages
 from melodify_lib.errors import CardError, PipelineError, SettingsError, StoreError
 from melodify_lib.image import open_image, read_bytes
 from melodify_lib.music.finish import check_request
-from melodify_lib.nouns import TrackCard, sha256
+from melodify_lib.nouns import Caption, MusicDescription, TrackCard, sha256
 from melodify_lib.settings import Settings
 from melodify_lib.store import FolderStore, Store, get_all, name_in, open_store, put_all, put_folder
 from pipelines.graph import IMAGE, music_pipeline, resources_for
@@ -26,6 +26,8 @@ _MUSICIAN = (
     *_CLOUD, "musician", "soundfont", "checkpoint", "device", "precision", "endpoint", "lyria_model", "store",
     "service_account",
 )  # fmt: skip
+
+OnLook = Callable[[dict[str, str]], None]
 
 
 @dataclass(frozen=True)
@@ -49,20 +51,29 @@ class Run:
 
 
 def arguments(
-    image: bytes | Path | str, settings: Settings, *, seconds: float = 20, seed: int = 0, genre: str | None = None
+    image: bytes | Path | str,
+    settings: Settings,
+    *,
+    seconds: float = 20,
+    seed: int = 0,
+    genre: str | None = None,
+    caption: Caption | None = None,
+    description: MusicDescription | None = None,
 ) -> dict[str, Any]:
     """The pipeline's parameters for a picture: its caption, and which models are to be used.
 
-    For a run on Vertex AI, a describer in a folder is put into the store first.
+    A `caption` that is known already is taken as it is, and a `description` that is given is played.
     """
     check_request(seconds, seed)
     data = read_bytes(image)
     captioner = stages.captioner(settings)
+    caption = caption or captioner.caption(open_image(data))
     return {
-        "caption": captioner.caption(open_image(data)).model_dump(mode="json"),
+        "caption": caption.model_dump(mode="json", exclude_none=True),  # a null is no value of KFP
         "captioner": captioner.version.model_dump(),
         "image_sha256": sha256(data),
         "genre": genre or "",
+        "given": description.model_dump(mode="json") if description else {},
         "describer_settings": _dump(settings, _DESCRIBER),
         "describer_version": stages.describer(settings).version.version,
         "musician_settings": _dump(settings, _MUSICIAN),
@@ -79,11 +90,13 @@ def run(
     caching: bool = True,
     request: str = "",
     on_event: Callable[[str], None] = lambda text: None,
+    on_look: OnLook = lambda states: None,
 ) -> Run:
     """Run the pipeline with `parameters` from `arguments`; a song that is no longer whole in the store is made again.
 
     On Vertex AI, which is paid for, the same parameters under the same `request` are one job: it is found again by
-    whoever asks for the same. `on_event` hears what becomes of each task. Raises `PipelineError`, naming the task that
+    whoever asks for the same. `on_event` hears what becomes of each task, and `on_look`, each second of a job on Vertex
+    AI, what each is at: a `CancelledError` that it raises cancels the job. Raises `PipelineError`, naming the task that
     failed.
     """
     run_there, started = runner(settings), time.monotonic()
@@ -100,6 +113,7 @@ def run(
             request=request,
             is_whole=(lambda address: read(address) is not None) if again else (lambda address: True),
             on_event=on_event,
+            on_look=on_look,
         )
         song = read(address)
         if song is not None and (again or not _is_cached_stand_in(tasks, song[0])):

@@ -9,6 +9,7 @@ import json
 import logging
 import time
 from collections.abc import Callable
+from concurrent.futures import CancelledError
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -26,6 +27,8 @@ log = logging.getLogger("melodify_lib.pipelines")
 
 POLL_S = 10.0
 """How often a job is looked at."""
+LOOK_S = 1.0
+"""How often whoever waits is asked whether to go on."""
 WAIT_S = 7 * 86_400.0
 """How long it is looked at in all: no run of ours takes that long, and one may wait for a machine for ever."""
 FOLDER = "pipeline"
@@ -43,15 +46,16 @@ def run(
     request: str,
     is_whole: Callable[[str], bool],
     on_event: Callable[[str], None],
+    on_look: Callable[[dict[str, str]], None] = lambda states: None,
 ) -> tuple[dict[str, str], str]:
-    """`submit`, and `wait`. An interrupt, whoever sends it, cancels the job: nobody waits for it any more.
+    """`submit`, and `wait`. An interrupt, or a `CancelledError` of a caller's function, cancels the job.
 
     A client that is killed, or loses the connection, leaves the job running: the same call finds it.
     """
     name = submit(pipeline, parameters, settings, request=request, is_whole=is_whole, on_event=on_event)
     try:
-        return wait(name, settings, on_event=on_event)
-    except KeyboardInterrupt:
+        return wait(name, settings, on_event=on_event, on_look=on_look)
+    except (KeyboardInterrupt, CancelledError):
         cancel(name, settings)
         raise
 
@@ -125,11 +129,16 @@ def submit(
 
 
 def wait(
-    name: str, settings: Settings, *, on_event: Callable[[str], None] = lambda text: None
+    name: str,
+    settings: Settings,
+    *,
+    on_event: Callable[[str], None] = lambda text: None,
+    on_look: Callable[[dict[str, str]], None] = lambda states: None,
 ) -> tuple[dict[str, str], str]:
     """Watch a job to its end: each task's state ("done" or "cached"), and the address of the pipeline's output.
 
-    Raises `PipelineError`, naming the task that failed and where its log is, or when `WAIT_S` are over.
+    `on_look` hears each task's last known state every second. Raises `PipelineError`, naming the task that failed and
+    where its log is, or when `WAIT_S` are over.
     """
     said: dict[tuple[int, str], str] = {}  # a task in a loop is there many times
     until = time.monotonic() + WAIT_S
@@ -148,7 +157,10 @@ def wait(
                 f"the run is {state(job).lower()} after {WAIT_S:g} s, and goes on: the same command waits on, "
                 f"`melodify cloud clean --all` ends it; look at {address(name, settings)}"
             )
-        time.sleep(POLL_S)
+        again = time.monotonic() + POLL_S
+        while time.monotonic() < again:
+            on_look({one.task_name: _state_of(one) for one in details})
+            time.sleep(min(LOOK_S, POLL_S))
     if state(job) != "SUCCEEDED":
         raise PipelineError(_reason(job, details, settings))
     states = {one.task_name: "done" if _state_of(one) == "done" else "cached" for one in details}

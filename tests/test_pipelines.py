@@ -17,7 +17,7 @@ from PIL import Image
 from melodify_lib import logs, stages
 from melodify_lib.errors import PipelineError, SettingsError
 from melodify_lib.flow import Composer
-from melodify_lib.nouns import TrackCard
+from melodify_lib.nouns import Caption, TrackCard
 from melodify_lib.settings import Settings
 from pipelines import components
 from pipelines.graph import Resources, compile_pipeline
@@ -35,7 +35,7 @@ def test_components_work_as_plain_functions(composer: Composer, photograph: Path
     model, request, description, song, measured = (
         artifact(tmp_path / name) for name in ("model", "request", "description", "song", "measured")
     )
-    names = ("caption", "image_sha256", "genre", "describer_settings", "describer_version")
+    names = ("caption", "image_sha256", "genre", "given", "describer_settings", "describer_version")
     components.load_describer(**{name: parameters[name] for name in names}, model=model, request=request)
     components.rework_caption(
         model=model, request=request, describer_settings=parameters["describer_settings"], description=description
@@ -51,7 +51,7 @@ def test_components_work_as_plain_functions(composer: Composer, photograph: Path
 
 def test_a_component_refuses_another_version(photograph: Path, tmp_path: Path) -> None:
     parameters = arguments(photograph, Settings.load(), seconds=4)
-    names = ("caption", "image_sha256", "genre", "describer_settings")
+    names = ("caption", "image_sha256", "genre", "given", "describer_settings")
     with pytest.raises(PipelineError, match="heads-0"):
         components.load_describer(
             **{name: parameters[name] for name in names},
@@ -206,6 +206,14 @@ def test_the_pipeline_and_compose_make_the_same_song(composer: Composer, photogr
     made = run(arguments(photograph, settings, seconds=4, seed=3), settings)
     assert made.card == composer.compose(photograph, seconds=4, seed=3).card
     assert stages.musician(settings).version == made.card.musician
+
+
+def test_what_is_known_or_given_is_taken_as_it_is(composer: Composer, photograph: Path, tmp_path: Path) -> None:
+    settings = Settings.load(store=tmp_path / "store")
+    description = composer.describer.first.describe(Caption.from_text("A storm over a black sea"))
+    caption = Caption(text="Something else", source="somebody")
+    made = run(arguments(photograph, settings, seconds=4, caption=caption, description=description), settings)
+    assert (made.card.caption, made.card.description, made.card.describer) == (caption, description, None)
 
 
 def test_another_musician_keeps_the_first_two_steps_cached(

@@ -14,6 +14,7 @@ from werkzeug.http import parse_etags, parse_range_header
 from whitenoise.responders import SlicedFile
 
 from melodify_lib.errors import StoreError
+from melodify_lib.nouns import TrackCard
 from melodify_lib.settings import Settings
 from melodify_lib.store import Store, open_store
 from web.tracks.models import Track
@@ -54,10 +55,19 @@ def copy_picture(source: str, target: str) -> None:
         where.put(prefix(target) + name, where.get(prefix(source) + name))
 
 
+def delete_song(card: TrackCard) -> None:
+    """What a pipeline stored of a song that a track has now."""
+    _delete(card.song)
+
+
 def delete(track_id: str) -> None:
     """All files of a track."""
+    _delete(prefix(track_id))
+
+
+def _delete(prefix: str) -> None:
     where = store()
-    for name in where.list(prefix(track_id)):
+    for name in where.list(prefix):
         where.delete(name)
 
 

@@ -80,7 +80,12 @@ def create(
                 return _known(known, fingerprint), False
             _check_room()
             track = Track.objects.create(
-                owner=owner, idempotency_key=key, fingerprint=fingerprint, parent=parent, **asdict(options)
+                owner=owner,
+                idempotency_key=key,
+                fingerprint=fingerprint,
+                parent=parent,
+                caption=parent.caption if parent else None,
+                **asdict(options),
             )
     except IntegrityError:  # the same key, at the same moment
         return _known(Track.objects.get(owner=owner, idempotency_key=key), fingerprint), False

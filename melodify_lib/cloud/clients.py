@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from json import JSONDecodeError
 from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import finalize
 
 from pydantic import ValidationError
 
@@ -37,13 +38,18 @@ EXTRA = "the cloud needs an extra: pip install 'melodify[cloud]'"
 
 
 def openai(settings: Settings) -> OpenAI:
-    """OpenAI's client. Raises `PaidError`, or `SettingsError` where the key is missing."""
+    """OpenAI's client; its connections are closed when it is let go. Raises as `async_openai`."""
     client: OpenAI = _openai(settings, "OpenAI")
+    # It lies in a circle of references: left to itself, its sockets may be collected before it can close them.
+    finalize(client, client._client.close)
     return client
 
 
 def async_openai(settings: Settings) -> AsyncOpenAI:
-    """The same for many requests at a time."""
+    """The same for many requests at a time; to be closed by its user, in the event loop that it was used in.
+
+    Raises `PaidError`, or `SettingsError` where the key is missing.
+    """
     client: AsyncOpenAI = _openai(settings, "AsyncOpenAI")
     return client
 
@@ -79,7 +85,10 @@ def _secret(settings: Settings) -> str | None:
 
 
 def gemini(settings: Settings) -> genai.Client:
-    """The client of Gemini on Vertex AI. Raises `PaidError`, or `SettingsError` where the project is missing."""
+    """The client of Gemini on Vertex AI; its connections are closed when it is let go, as in `openai`.
+
+    Raises `PaidError`, or `SettingsError` where the project is missing.
+    """
     require_paid(settings, f"Gemini on Vertex AI ({settings.gemini_model})")
     project = _project(settings)
     try:
@@ -87,7 +96,7 @@ def gemini(settings: Settings) -> genai.Client:
         from google.genai import types
     except ModuleNotFoundError as error:
         raise MissingDependencyError(EXTRA) from error
-    return genai.Client(
+    client = genai.Client(
         vertexai=True,
         project=project,
         location=settings.location,
@@ -99,6 +108,8 @@ def gemini(settings: Settings) -> genai.Client:
             retry_options=types.HttpRetryOptions(attempts=1),
         ),
     )
+    finalize(client, client._api_client.close)
+    return client
 
 
 def storage_client(settings: Settings) -> storage.Client:

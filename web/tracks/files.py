@@ -56,9 +56,7 @@ def copy_picture(source: str, target: str) -> None:
 
 def delete(track_id: str) -> None:
     """All files of a track."""
-    where = store()
-    for name in where.list(prefix(track_id)):
-        where.delete(name)
+    store().delete_all(prefix(track_id).rstrip("/"))
 
 
 def names(track: Track) -> list[str]:

@@ -85,6 +85,11 @@ class GcsStore:
 
         self._ask(delete)
 
+    def delete_all(self, folder: str) -> None:
+        check_name(folder)
+        for name in self.list(f"{folder}/"):
+            self.delete(name)
+
     def address(self, name: str) -> str:
         return f"gs://{self._bucket.name}/{self._blob(name).name}"
 

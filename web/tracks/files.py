@@ -57,18 +57,12 @@ def copy_picture(source: str, target: str) -> None:
 
 def delete_song(card: TrackCard) -> None:
     """What a pipeline stored of a song that a track has now."""
-    _delete(card.song)
+    store().delete_all(card.song.rstrip("/"))
 
 
 def delete(track_id: str) -> None:
     """All files of a track."""
-    _delete(prefix(track_id))
-
-
-def _delete(prefix: str) -> None:
-    where = store()
-    for name in where.list(prefix):
-        where.delete(name)
+    store().delete_all(prefix(track_id).rstrip("/"))
 
 
 def names(track: Track) -> list[str]:

@@ -61,15 +61,17 @@ def _order(request: HttpRequest) -> Track:
     asked = NewTrack(data={**request.POST.dict(), **request.FILES.dict()})
     limits.count_song(request)
     asked.is_valid(raise_exception=True)
-    picture = limits.read_picture(asked.validated_data["image"].read())
-    owner = (of_session(request) or begin_session(request)).owner
+    picture = limits.read_picture(asked.validated_data["image"])
+    owner = begin_session(request).owner
     return jobs.create(owner, asked.options(), picture=picture, idempotency_key=request.POST.get("once", ""))[0]
 
 
 def _refused(error: Exception, page: Callable[[str, int], HttpResponse]) -> HttpResponse:
     """The page again, with what is wrong in words for a visitor. Raises what is not theirs to know."""
     if isinstance(error, Throttled):
-        return page(_("That were many songs in an hour. Please come back a little later."), 429)
+        response = page(_("That were many songs in an hour. Please come back a little later."), 429)
+        response["Retry-After"] = str(int(error.wait or 1) + 1)
+        return response
     if isinstance(error, serializers.ValidationError):
         return page(_first_error(error.detail), 400)
     if isinstance(error, ImageError):
@@ -82,7 +84,9 @@ def _refused(error: Exception, page: Callable[[str, int], HttpResponse]) -> Http
         return response
     if isinstance(error, MelodifyError):
         log.error("unavailable: %s", error)
-        return page(_("A part of the service does not answer. Please try again in a minute."), 503)
+        response = page(_("A part of the service does not answer. Please try again in a minute."), 503)
+        response["Retry-After"] = "60"
+        return response
     raise error
 
 
@@ -218,6 +222,10 @@ def _error(request: HttpRequest, title: str, said: str, status: int) -> HttpResp
         body = {"type": "about:blank", "title": title, "status": status, "detail": said}
         return JsonResponse(body, status=status, content_type="application/problem+json")
     return render(request, "tracks/error.html", {"title": title, "said": said}, status=status)
+
+
+def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
+    return _error(request, _("That did not work"), _("The request cannot be used."), 400)
 
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:

@@ -46,7 +46,8 @@ _stop_at: float | None = None
 def stop_within(seconds: float) -> None:
     """Let what is made now finish if it can in so many seconds; otherwise give it back."""
     global _stop_at  # noqa: PLW0603 - a signal's handler has nowhere else to put it
-    _stop_at = time.monotonic() + seconds
+    if _stop_at is None:
+        _stop_at = time.monotonic() + seconds
 
 
 class LostError(CancelledError):

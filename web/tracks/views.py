@@ -79,7 +79,7 @@ def _filled(request: HttpRequest) -> dict[str, str]:
 def _refused(error: Exception, page: Callable[[str, int], HttpResponse]) -> HttpResponse:
     """The page again, with what is wrong in words for a visitor. Raises what is not theirs to know."""
     if isinstance(error, Throttled):
-        return page(_("That were many songs in an hour. Please come back a little later."), 429)
+        return page(_("That was a lot of songs for one hour. Please come back a little later."), 429)
     if isinstance(error, serializers.ValidationError):
         return page(_first_error(error.detail), 400)
     if isinstance(error, ImageError):
@@ -261,4 +261,4 @@ def our_fault(request: HttpRequest) -> HttpResponse:
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
-    return _error(request, _("This page is too old"), _("Go back, load it anew, and try again."), 403)
+    return _error(request, _("This page is too old"), _("Go back, reload it, and try again."), 403)

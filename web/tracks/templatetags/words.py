@@ -7,64 +7,74 @@ from typing import Any
 
 from django import template
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_noop as known
+from django.utils.translation import gettext_noop
 
 register = template.Library()
 
 GENRES = {
-    "pop": known("Pop"), "hip-hop": known("Hip-hop"), "rock": known("Rock"), "jazz": known("Jazz"),
-    "classical": known("Classical"), "electronic": known("Electronic"), "r&b": known("R&B"),
-    "country": known("Country"), "blues": known("Blues"), "folk": known("Folk"), "reggae": known("Reggae"),
-    "metal": known("Metal"), "funk": known("Funk"), "soul": known("Soul"), "disco": known("Disco"),
-    "latin": known("Latin"), "ambient": known("Ambient"), "lo-fi": known("Lo-fi"), "k-pop": known("K-pop"),
-    "cinematic": known("Cinematic"),
+    "pop": gettext_noop("Pop"), "hip-hop": gettext_noop("Hip-hop"), "rock": gettext_noop("Rock"),
+    "jazz": gettext_noop("Jazz"), "classical": gettext_noop("Classical"), "electronic": gettext_noop("Electronic"),
+    "r&b": gettext_noop("R&B"), "country": gettext_noop("Country"), "blues": gettext_noop("Blues"),
+    "folk": gettext_noop("Folk"), "reggae": gettext_noop("Reggae"), "metal": gettext_noop("Metal"),
+    "funk": gettext_noop("Funk"), "soul": gettext_noop("Soul"), "disco": gettext_noop("Disco"),
+    "latin": gettext_noop("Latin"), "ambient": gettext_noop("Ambient"), "lo-fi": gettext_noop("Lo-fi"),
+    "k-pop": gettext_noop("K-pop"), "cinematic": gettext_noop("Cinematic"),
 }  # fmt: skip
 MUSICIANS = {
-    "arranger": known("Arranger: writes a score and plays it"),
-    "musicgen": known("MusicGen: a neural network"),
-    "endpoint": known("MusicGen: a neural network"),
-    "lyria": known("Lyria: a neural network"),
+    "arranger": gettext_noop("Arranger: writes a score and plays it"),
+    "musicgen": gettext_noop("MusicGen: a neural network"),
+    "endpoint": gettext_noop("MusicGen: a neural network"),
+    "lyria": gettext_noop("Lyria: a neural network"),
 }
 TERMS = (
     # moods
-    known("adventurous"), known("aggressive"), known("angry"), known("bleak"), known("calm"), known("confident"),
-    known("cosy"), known("dark"), known("dramatic"), known("dreamy"), known("elegant"), known("energetic"),
-    known("epic"), known("euphoric"), known("festive"), known("gloomy"), known("gritty"), known("groovy"),
-    known("hopeful"), known("intense"), known("joyful"), known("lonely"), known("majestic"), known("melancholic"),
-    known("mysterious"), known("nostalgic"), known("ominous"), known("peaceful"), known("playful"),
-    known("rebellious"), known("relaxed"), known("restless"), known("romantic"), known("sad"), known("sensual"),
-    known("serene"), known("sombre"), known("sunny"), known("tender"), known("tense"), known("triumphant"),
-    known("uplifting"), known("warm"), known("wistful"),
+    gettext_noop("adventurous"), gettext_noop("aggressive"), gettext_noop("angry"), gettext_noop("bleak"),
+    gettext_noop("calm"), gettext_noop("confident"), gettext_noop("cosy"), gettext_noop("dark"),
+    gettext_noop("dramatic"), gettext_noop("dreamy"), gettext_noop("elegant"), gettext_noop("energetic"),
+    gettext_noop("epic"), gettext_noop("euphoric"), gettext_noop("festive"), gettext_noop("gloomy"),
+    gettext_noop("gritty"), gettext_noop("groovy"), gettext_noop("hopeful"), gettext_noop("intense"),
+    gettext_noop("joyful"), gettext_noop("lonely"), gettext_noop("majestic"), gettext_noop("melancholic"),
+    gettext_noop("mysterious"), gettext_noop("nostalgic"), gettext_noop("ominous"), gettext_noop("peaceful"),
+    gettext_noop("playful"), gettext_noop("rebellious"), gettext_noop("relaxed"), gettext_noop("restless"),
+    gettext_noop("romantic"), gettext_noop("sad"), gettext_noop("sensual"), gettext_noop("serene"),
+    gettext_noop("sombre"), gettext_noop("sunny"), gettext_noop("tender"), gettext_noop("tense"),
+    gettext_noop("triumphant"), gettext_noop("uplifting"), gettext_noop("warm"), gettext_noop("wistful"),
     # instruments
-    known("accordion"), known("acoustic bass"), known("acoustic guitar"), known("banjo"), known("bells"),
-    known("brass section"), known("brush drums"), known("cello"), known("choir"), known("clarinet"),
-    known("clavinet"), known("distorted guitar"), known("double bass"), known("drum kit"), known("drum machine"),
-    known("electric bass"), known("electric guitar"), known("electric piano"), known("fiddle"), known("flute"),
-    known("french horn"), known("harmonica"), known("harp"), known("jazz guitar"), known("latin percussion"),
-    known("mandolin"), known("melodica"), known("nylon guitar"), known("oboe"), known("organ"),
-    known("pedal steel guitar"), known("piano"), known("slap bass"), known("strings"), known("sub bass"),
-    known("synth bass"), known("synth lead"), known("synth pad"), known("synth pluck"), known("taiko drums"),
-    known("tenor saxophone"), known("timpani"), known("trumpet"), known("vibraphone"), known("violin"),
-    # why a song could not be made
-    known("something went wrong on our side; try again later"),
-    known("the song could not be made: its worker stopped several times"),
+    gettext_noop("accordion"), gettext_noop("acoustic bass"), gettext_noop("acoustic guitar"), gettext_noop("banjo"),
+    gettext_noop("bells"), gettext_noop("brass section"), gettext_noop("brush drums"), gettext_noop("cello"),
+    gettext_noop("choir"), gettext_noop("clarinet"), gettext_noop("clavinet"), gettext_noop("distorted guitar"),
+    gettext_noop("double bass"), gettext_noop("drum kit"), gettext_noop("drum machine"),
+    gettext_noop("electric bass"), gettext_noop("electric guitar"), gettext_noop("electric piano"),
+    gettext_noop("fiddle"), gettext_noop("flute"), gettext_noop("french horn"), gettext_noop("harmonica"),
+    gettext_noop("harp"), gettext_noop("jazz guitar"), gettext_noop("latin percussion"), gettext_noop("mandolin"),
+    gettext_noop("melodica"), gettext_noop("nylon guitar"), gettext_noop("oboe"), gettext_noop("organ"),
+    gettext_noop("pedal steel guitar"), gettext_noop("piano"), gettext_noop("slap bass"), gettext_noop("strings"),
+    gettext_noop("sub bass"), gettext_noop("synth bass"), gettext_noop("synth lead"), gettext_noop("synth pad"),
+    gettext_noop("synth pluck"), gettext_noop("taiko drums"), gettext_noop("tenor saxophone"),
+    gettext_noop("timpani"), gettext_noop("trumpet"), gettext_noop("vibraphone"), gettext_noop("violin"),
 )  # fmt: skip
 """What the describer says; a visitor's own words stay as they are."""
 
 REFUSALS = (
-    ("is empty", known("This file is empty. Choose another picture.")),
-    ("MiB", known("This picture is too large: at most 30 MB. Make it smaller and try again.")),
-    ("megapixels", known("This picture is too large: at most 50 megapixels. Make it smaller and try again.")),
-    ("each side needs", known("This picture is too small: each side needs at least 16 pixels.")),
-    ("longer than", known("This picture is too long and narrow: at most 20 : 1. Crop it and try again.")),
-    ("looks like", known("This file is not a picture in JPEG, PNG or WebP form. Choose another one.")),
-    ("", known("This picture is damaged. Open it in a picture editor, save it again and try once more.")),
+    ("is empty", gettext_noop("This file is empty. Choose another picture.")),
+    ("MiB", gettext_noop("This picture is too large: at most 30 MB. Make it smaller and try again.")),
+    ("megapixels", gettext_noop("This picture is too large: at most 50 megapixels. Make it smaller and try again.")),
+    ("each side needs", gettext_noop("This picture is too small: each side needs at least 16 pixels.")),
+    ("longer than", gettext_noop("This picture is too long and narrow: at most 20 : 1. Crop it and try again.")),
+    ("looks like", gettext_noop("This file is not a picture in JPEG, PNG or WebP form. Choose another one.")),
+    ("", gettext_noop("This picture is damaged. Open it in a picture editor, save it again and try once more.")),
 )
 """What `ImageError` says → what a visitor is told."""
+REASONS = (
+    ("on our side", gettext_noop("Something went wrong on our side. Please try again later.")),
+    ("its worker stopped", gettext_noop("This song could not be made: the machine stopped several times.")),
+    ("took longer than", gettext_noop("This song took too long. Ask for a shorter one.")),
+)
+"""Why a song could not be made, as its row has it → what a visitor is told."""
 FIELDS = {
-    "seconds": known("Length"), "seed": known("Seed"), "genre": known("Genre"), "musician": known("Musician"),
-    "description": known("Description"), "bpm": known("Tempo"), "key": known("Key"), "moods": known("Moods"),
-    "instruments": known("Instruments"),
+    "seconds": gettext_noop("Length"), "seed": gettext_noop("Seed"), "genre": gettext_noop("Genre"),
+    "musician": gettext_noop("Musician"), "description": gettext_noop("Description"), "bpm": gettext_noop("Tempo"),
+    "key": gettext_noop("Key"), "moods": gettext_noop("Moods"), "instruments": gettext_noop("Instruments"),
 }  # fmt: skip
 
 BARS = 120
@@ -79,7 +89,7 @@ def why_refused(error: str) -> str:
 
 def field_problem(field: str, said: str) -> str:
     """What is wrong with a field of a form. `said` is empty where nobody says it in words for visitors."""
-    said = said or _("This cannot be used. Words may have letters, numbers and spaces, with commas between them.")
+    said = said or _("This cannot be used. Write words of letters and numbers, with commas between them.")
     return _("%(field)s: %(problem)s") % {"field": _(FIELDS[field]) if field in FIELDS else field, "problem": said}
 
 
@@ -96,6 +106,11 @@ def musician(name: str) -> str:
 @register.filter
 def term(text: str) -> str:
     return _(text) if text in TERMS else text
+
+
+@register.filter
+def reason(error: str) -> str:
+    return next((_(said) for sign, said in REASONS if sign in error), error)
 
 
 @register.filter

@@ -21,7 +21,7 @@ from rest_framework.exceptions import Throttled
 from melodify_lib.errors import DescriptionError, ImageError, InputError, MelodifyError
 from melodify_lib.genres import GENRES
 from melodify_lib.image import MAX_BYTES
-from melodify_lib.nouns import BPM_MAX, BPM_MIN, TONICS
+from melodify_lib.nouns import BPM_MAX, BPM_MIN, TONICS, sha256
 from web.tracks import files, jobs, limits
 from web.tracks.models import State, Track
 from web.tracks.serializers import NewTrack, Remix, musicians
@@ -71,31 +71,51 @@ def _order(request: HttpRequest) -> Track:
     return jobs.create(owner, asked.options(), picture=picture, idempotency_key=request.POST.get("once", ""))[0]
 
 
-def _filled(request: HttpRequest) -> dict[str, str]:
+def _filled(request: HttpRequest) -> dict[str, Any]:
     """The fields of a form in which something stands."""
-    return {name: value for name, value in request.POST.dict().items() if value.strip()}
+    said: dict[str, Any] = {name: value for name, value in request.POST.dict().items() if value.strip()}
+    if "once" in said:  # the order that is sent again is the same order, so chance must fall the same
+        said.setdefault("seed", int(sha256(said["once"].encode())[:8], 16))
+    return said
 
 
 def _refused(error: Exception, page: Callable[[str, int], HttpResponse]) -> HttpResponse:
     """The page again, with what is wrong in words for a visitor. Raises what is not theirs to know."""
-    if isinstance(error, Throttled):
-        return page(_("That was a lot of songs for one hour. Please come back a little later."), 429)
-    if isinstance(error, serializers.ValidationError):
-        return page(_first_error(error.detail), 400)
-    if isinstance(error, ImageError):
-        return page(words.why_refused(str(error)), 422)
-    if isinstance(error, DescriptionError):
-        return page(words.field_problem(str(error).partition(":")[0], ""), 400)
-    if isinstance(error, InputError):
-        return page(str(error), 400)
-    if isinstance(error, jobs.QueueFullError):
-        response = page(_("Many songs are being made just now. Please try again in a moment."), 503)
-        response["Retry-After"] = str(error.retry_after)
-        return response
-    if isinstance(error, MelodifyError):
-        log.error("unavailable: %s", error)
-        return page(_("A part of the service does not answer. Please try again in a minute."), 503)
-    raise error
+    said, status, retry_after = _in_words(error)
+    response = page(said, status)
+    if retry_after:
+        response["Retry-After"] = str(retry_after)
+    return response
+
+
+def _in_words(error: Exception) -> tuple[str, int, int]:
+    """What is said, the status, and after how many seconds it is worth another try (0: not by waiting)."""
+    match error:
+        case Throttled():
+            said, status = _("That was a lot of songs for one hour. Please come back a little later."), 429
+            wait = int(error.wait or 1) + 1
+        case serializers.ValidationError():
+            said, status, wait = _first_error(error.detail), 400, 0
+        case ImageError():
+            said, status, wait = words.why_refused(str(error)), 422, 0
+        case DescriptionError():
+            said, status, wait = words.field_problem(str(error).partition(":")[0], ""), 400, 0
+        case jobs.ConflictError():
+            said, status, wait = _("This was sent already. Look among your tracks."), 422, 0
+        case InputError():
+            said, status, wait = str(error), 400, 0
+        case jobs.QueueFullError():
+            said, status, wait = (
+                _("Many songs are being made just now. Please try again in a moment."),
+                503,
+                error.retry_after,
+            )
+        case MelodifyError():
+            log.error("unavailable: %s", error)
+            said, status, wait = _("A part of the service does not answer. Please try again in a minute."), 503, 60
+        case _:
+            raise error
+    return said, status, wait
 
 
 def _home(request: HttpRequest, error: str = "", status: int = 200) -> HttpResponse:

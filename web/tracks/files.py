@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from functools import lru_cache
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -46,6 +47,16 @@ def put_picture(track_id: str, picture: Image.Image) -> None:
     preview = picture.copy()
     preview.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE), reducing_gap=2)
     where.put(kept + PREVIEW, encoded(preview, "WEBP", quality=80))
+
+
+@lru_cache(maxsize=4096)
+def preview_size(track_id: str) -> tuple[int, int]:
+    """Width and height, so that a page keeps the room before the picture is there."""
+    try:
+        with Image.open(io.BytesIO(store().get(prefix(track_id) + PREVIEW))) as picture:
+            return picture.size
+    except (StoreError, OSError):  # deleted a moment ago
+        return (4, 3)
 
 
 def copy_picture(source: str, target: str) -> None:

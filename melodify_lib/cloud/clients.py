@@ -8,6 +8,7 @@ request by itself: that is for `melodify_lib.cloud.retry`.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from json import JSONDecodeError
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
 Client = TypeVar("Client")
 T = TypeVar("T")
 
-_NOT_FOUND = 404
+_NOT_FOUND, _TOO_MANY = 404, 429
+_ADDRESS = re.compile(r"^[A-Z]+ https?://\S+: ")  # what Google's clients put before what the service said
 EXTRA = "the cloud needs an extra: pip install 'melodify[cloud]'"
 
 
@@ -156,12 +158,14 @@ def openai_errors(settings: Settings) -> Iterator[None]:
         raise refusal("OpenAI", error.status_code, message, error.response.headers, settings) from None
     except (OpenAIError, JSONDecodeError) as error:
         # An answer that came is paid for, so its status is given: it is not asked for as if it had been lost.
-        raise CloudError(f"OpenAI's answer cannot be read ({type(error).__name__})", status=200) from None
+        raise CloudError(
+            f"OpenAI's answer cannot be read ({type(error).__name__}); try again later", status=200
+        ) from None
 
 
 @contextmanager
-def google_errors(settings: Settings, service: str = "Vertex AI") -> Iterator[None]:
-    """Whatever the Gemini and Cloud Storage clients raise inside, as `CloudError`; no token is in its message."""
+def google_errors(settings: Settings, service: str = "Vertex AI", *, is_paid: bool = False) -> Iterator[None]:
+    """Whatever Google's clients raise inside, as `CloudError`; no token is in its message."""
     import httpx
     import requests
     from google.api_core.exceptions import GoogleAPICallError, RetryError
@@ -173,10 +177,12 @@ def google_errors(settings: Settings, service: str = "Vertex AI") -> Iterator[No
     try:
         yield
     except GoogleAuthError as error:
-        raise CloudError(
-            f"{service}: no valid credentials ({type(error).__name__}); run `gcloud auth application-default login`",
-            status=401,
-        ) from None
+        renew = (
+            "set a new MELODIFY_ACCESS_TOKEN"
+            if settings.access_token
+            else "run `gcloud auth application-default login`"
+        )
+        raise CloudError(f"{service}: no valid credentials ({type(error).__name__}); {renew}", status=401) from None
     except APIError as error:
         headers = getattr(error.response, "headers", None) or {}
         raise refusal(service, error.code, error.message, headers, settings) from None
@@ -185,15 +191,13 @@ def google_errors(settings: Settings, service: str = "Vertex AI") -> Iterator[No
         raise refusal(service, int(error.code or 500), error.message, headers, settings) from None
     except DataCorruption:
         raise CloudError(f"{service}: what was sent did not arrive whole; try again") from None
+    except (UnknownApiResponseError, ValidationError, JSONDecodeError, ParseError) as error:
+        raise _unreadable(service, error, is_paid) from None
     except (httpx.TransportError, requests.RequestException, RetryError) as error:
         raise CloudError(
             f"{service} did not answer ({type(error).__name__}); check the network",
             is_unsent=isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)),
         ) from None
-    except (UnknownApiResponseError, ValidationError) as error:  # Gemini's, which is paid for
-        raise CloudError(f"the answer of {service} cannot be read ({type(error).__name__})", status=200) from None
-    except (JSONDecodeError, ParseError) as error:
-        raise CloudError(f"the answer of {service} cannot be read ({type(error).__name__})") from None
 
 
 def ask_google(
@@ -202,13 +206,14 @@ def ask_google(
     *,
     service: str = "Vertex AI",
     is_repeatable: bool = True,
+    is_paid: bool = False,
     timeout: float | None = None,
     deadline: float | None = None,
 ) -> T:
     """`retry.ask` for one of Google's clients. Raises `CloudError`."""
 
     def once() -> T:
-        with google_errors(settings, service):
+        with readable(service, is_paid=is_paid), google_errors(settings, service, is_paid=is_paid):
             return request()
 
     return retry.ask(once, is_repeatable=is_repeatable, timeout=timeout, deadline=deadline)
@@ -225,7 +230,7 @@ def find_google(settings: Settings, request: Callable[[], T]) -> T | None:
 
 
 @contextmanager
-def readable(service: str) -> Iterator[None]:
+def readable(service: str, *, is_paid: bool = False) -> Iterator[None]:
     """What an answer of another form than the service's raises while it is read, as `CloudError`.
 
     The clients check little of it: a null is found where it is used. Only around one request and its reading.
@@ -233,7 +238,13 @@ def readable(service: str) -> Iterator[None]:
     try:
         yield
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        raise CloudError(f"the answer of {service} cannot be read ({type(error).__name__})") from None
+        raise _unreadable(service, error, is_paid) from None
+
+
+def _unreadable(service: str, error: Exception, is_paid: bool) -> CloudError:
+    """An answer that came and is paid for has a status, so that it is not asked for as if it had been lost."""
+    said = f"the answer of {service} cannot be read ({type(error).__name__}); try again later"
+    return CloudError(said, status=200 if is_paid else None)
 
 
 def refusal(
@@ -243,8 +254,12 @@ def refusal(
     if status in (401, 403):  # their texts may repeat the key
         what = f"{service} refused the credentials ({status}); check the key, the project and their permissions"
     else:
-        said = redact(" ".join(str(message or "no reason given").split()), settings)[:300]
-        what = f"{service} answered {status}: {said}"
+        said = _ADDRESS.sub("", " ".join(str(message or "no reason given").split()))
+        what = f"{service} answered {status}: {redact(said, settings)[:300]}"
+        if status == _NOT_FOUND:
+            what += "; check the name, the project and the location"
+        elif status in retry.BUSY or status >= 500:
+            what += "; try again later" + (", or ask for a larger quota" if status == _TOO_MANY else "")
     return CloudError(what, status=status, retry_after=_seconds(headers.get("retry-after", "")))
 
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Callable, Mapping, Sequence
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
-from melodify_lib.cloud import clients, labels, retry, tuned
+from melodify_lib.cloud import clients, labels, tuned
 from melodify_lib.errors import CloudError, InputError, SettingsError
 from melodify_lib.logs import redact, traceparent
 from melodify_lib.nouns import sha256
@@ -30,8 +31,8 @@ PORT, PREDICT_ROUTE, HEALTH_ROUTE = 8080, "/predict", "/health"
 REQUEST_MAX_BYTES = 1_500_000
 SHARED_S = 60.0
 """How long a prediction may take on an endpoint that shares its address with others."""
-POLL_S, OPERATION_S = 2.0, 3600.0
-"""How often a long-running operation is looked at, at first, and how long; a deployment takes ten minutes."""
+POLL_S, POLL_MAX_S, OPERATION_S = 2.0, 20.0, 3600.0
+"""How often a long-running operation is looked at, at first and at last, and how long; a deployment takes minutes."""
 _CONFLICT = 409
 _DEDICATED = re.compile(r"[a-z0-9-]+\.[a-z0-9-]+-[0-9]+\.prediction\.vertexai\.goog")
 
@@ -276,23 +277,19 @@ def own_endpoint(settings: Settings) -> str:
 
 def wait_for(settings: Settings, operation: Operation, what: str) -> Any:
     """What a long-running operation gives. Raises `CloudError` with what it says when it fails, or takes an hour."""
-    from concurrent.futures import TimeoutError as LateError
+    from google.api_core.retry import Retry
 
-    from google.api_core.exceptions import GoogleAPICallError
-    from google.api_core.future.polling import DEFAULT_POLLING
-
-    def result() -> Any:
-        try:
-            return operation.result(timeout=OPERATION_S, retry=None, polling=DEFAULT_POLLING.with_delay(POLL_S))
-        except LateError:
-            problem = f"it takes more than {OPERATION_S:g} s; look at it in the console"
-        except GoogleAPICallError as error:
-            if not operation.operation.done:  # the look at it failed
-                raise
-            problem = redact(" ".join(str(error.message).split()), settings)[:300]
-        raise CloudError(f"{what} failed: {problem}", status=200)  # an answer, which asking again would not change
-
-    return clients.ask_google(settings, result, timeout=OPERATION_S + retry.TIMEOUT_S)
+    once = Retry(predicate=lambda error: False)  # None would be the client's own retries
+    until, pause = time.monotonic() + OPERATION_S, POLL_S
+    while not clients.ask_google(settings, lambda: operation.done(retry=once)):
+        if time.monotonic() > until:
+            raise CloudError(f"{what} takes more than {OPERATION_S:g} s; look at it in the console")
+        time.sleep(pause)
+        pause = min(1.5 * pause, POLL_MAX_S)
+    if (error := operation.exception(timeout=0)) is not None:
+        said = redact(" ".join(str(getattr(error, "message", error)).split()), settings)[:300]
+        raise CloudError(f"{what} failed: {said}", status=200)
+    return operation.result(timeout=0)
 
 
 def _endpoint(settings: Settings, client: Any, on_event: OnEvent) -> str:

@@ -46,6 +46,7 @@ class GcsStore:
     def put(self, name: str, data: bytes) -> str:
         """As `Store.put`. Written over the generation that was seen, so that it can be sent again after any failure."""
         blob = self._blob(name)
+        blob.chunk_size = CHUNK_BYTES
         for _ in range(WRITES_MAX):
             if self._ask(lambda: self._upload(blob, data)):
                 return self.address(name)
@@ -57,7 +58,7 @@ class GcsStore:
 
         def download() -> bytes:
             try:
-                data: bytes = self._blob(name).download_as_bytes(retry=None)
+                data: bytes = self._blob(name).download_as_bytes(retry=None)  # in pieces it would not be compared
             except NotFound:
                 raise StoreError(f"nothing is stored under {self.address(name)}, or there is no such bucket") from None
             return data
@@ -109,7 +110,7 @@ class GcsStore:
 
     def _blob(self, name: str) -> Blob:
         check_name(name)
-        return self._bucket.blob(self._prefix + name, chunk_size=CHUNK_BYTES)
+        return self._bucket.blob(self._prefix + name)
 
     def _upload(self, blob: Blob, data: bytes) -> bool:
         """Is `data` there now? Not when somebody else wrote something else meanwhile."""

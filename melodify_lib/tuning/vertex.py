@@ -11,7 +11,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
-from contextlib import closing, redirect_stdout, suppress
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from melodify_lib.cloud import clients, labels
 from melodify_lib.cloud.prices import BYTES_A_TOKEN, price, require_budget
+from melodify_lib.cloud.store import GcsStore
 from melodify_lib.cloud.tuned import CARD_FILE, VertexCard
 from melodify_lib.dataset.checks import MAX_VALIDATION_EXAMPLES
 from melodify_lib.dataset.form import read
@@ -211,25 +212,16 @@ class VertexTuner:
 
     def _upload(self, order: _Order) -> list[str]:
         """Put the files into the bucket, unless they are there; returns their gs:// addresses."""
-        from google.api_core.exceptions import PreconditionFailed
-
         if not self.settings.bucket:
             raise SettingsError("no bucket for the dataset: set MELODIFY_BUCKET")
         files = [(order.train, order.sha256)]
         if order.validation is not None and order.validation_sha256 is not None:
             files.append((order.validation, order.validation_sha256))
-        uris = []
-        with (
-            clients.google_errors(self.settings, "Cloud Storage"),
-            closing(clients.storage_client(self.settings)) as storage,
-        ):
-            bucket = storage.bucket(self.settings.bucket)
-            for path, digest in files:
-                blob = bucket.blob(f"{_FOLDER}/{digest}.jsonl")
-                with suppress(PreconditionFailed):  # named by its content, so what is there is the same
-                    blob.upload_from_filename(path, content_type="application/jsonl", if_generation_match=0)
-                uris.append(f"gs://{self.settings.bucket}/{blob.name}")
-        return uris
+        store = GcsStore(self.settings.model_copy(update={"store": f"gs://{self.settings.bucket}/{_FOLDER}"}))
+        names = {f"{digest}.jsonl": path for path, digest in files}
+        for name in names.keys() - store.list():  # named by its content, so what is there is the same
+            store.put(name, names[name].read_bytes())
+        return [store.address(name) for name in names]
 
     def _watch(
         self, job: types.TuningJob, order: _Order, on_progress: Callable[[int, int], None] | None

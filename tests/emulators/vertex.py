@@ -119,7 +119,7 @@ class VertexEmulator(LyriaRoutes, PipelineRoutes, RegistryRoutes, Emulator):
         """Newest first, in pages of two."""
         self.authorise(request)
         start = int(request.query.get("pageToken", ["0"])[0])
-        jobs = list(reversed(self.jobs.values()))
+        jobs = [job for job in reversed(self.jobs.values()) if job["name"].startswith(f"{parent}/")]
         more = {"nextPageToken": str(start + 2)} if len(jobs) > start + 2 else {}
         return {"tuningJobs": jobs[start : start + 2], **more}
 

@@ -157,10 +157,7 @@ def openai_errors(settings: Settings) -> Iterator[None]:
         message = error.body.get("message") if isinstance(error.body, Mapping) else None
         raise refusal("OpenAI", error.status_code, message, error.response.headers, settings) from None
     except (OpenAIError, JSONDecodeError) as error:
-        # An answer that came is paid for, so its status is given: it is not asked for as if it had been lost.
-        raise CloudError(
-            f"OpenAI's answer cannot be read ({type(error).__name__}); try again later", status=200
-        ) from None
+        raise _unreadable("OpenAI", error, is_paid=True) from None
 
 
 @contextmanager

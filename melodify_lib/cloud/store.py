@@ -45,10 +45,9 @@ class GcsStore:
 
     def put(self, name: str, data: bytes) -> str:
         """As `Store.put`. Written over the generation that was seen, so that it can be sent again after any failure."""
-        blob = self._blob(name)
-        blob.chunk_size = CHUNK_BYTES
+        check_name(name)
         for _ in range(WRITES_MAX):
-            if self._ask(lambda: self._upload(blob, data)):
+            if self._ask(lambda: self._upload(name, data)):
                 return self.address(name)
         raise StoreError(f"others write {self.address(name)} at the same time; try again")
 
@@ -112,11 +111,13 @@ class GcsStore:
         check_name(name)
         return self._bucket.blob(self._prefix + name)
 
-    def _upload(self, blob: Blob, data: bytes) -> bool:
+    def _upload(self, name: str, data: bytes) -> bool:
         """Is `data` there now? Not when somebody else wrote something else meanwhile."""
         from google.api_core.exceptions import PreconditionFailed
         from google.cloud.storage.retry import DEFAULT_RETRY
 
+        blob = self._blob(name)  # a new one: it keeps what the last answer said
+        blob.chunk_size = CHUNK_BYTES
         there = self._bucket.get_blob(blob.name, retry=None)
         try:
             blob.upload_from_string(
@@ -131,7 +132,7 @@ class GcsStore:
             return there is not None and (there.crc32c, there.size) == (_crc32c(data), len(data))
         if blob.crc32c != _crc32c(data):
             blob.delete(if_generation_match=blob.generation, retry=None)
-            raise CloudError(f"{self.address(blob.name.removeprefix(self._prefix))} did not arrive whole; try again")
+            raise CloudError(f"{self.address(name)} did not arrive whole; try again")
         return True
 
     def _ask(self, request: Callable[[], T]) -> T:

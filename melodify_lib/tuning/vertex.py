@@ -13,7 +13,6 @@ import warnings
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from secrets import token_hex
 from typing import TYPE_CHECKING
@@ -172,17 +171,16 @@ class VertexTuner:
                 _DATASET: order.sha256[:32],
             },
         )
-        order_it = partial(
-            self.client.tunings.tune,
-            base_model=model,
-            training_dataset=types.TuningDataset(gcs_uri=uris[0]),
-            config=config,
-        )
+
+        def order_it() -> types.TuningJob:
+            data = types.TuningDataset(gcs_uri=uris[0])
+            return _whole(self.client.tunings.tune(base_model=model, training_dataset=data, config=config))
+
         try:
             with warnings.catch_warnings(), redirect_stdout(sys.stderr):  # see _look
                 warnings.simplefilter("ignore")  # "experimental", though there is no other way
                 # An order whose answer was lost may have been taken.
-                job: types.TuningJob = clients.ask_google(self.settings, order_it, is_repeatable=False)
+                job = clients.ask_google(self.settings, order_it, is_repeatable=False)
         except CloudError as error:
             taken = self._find(order) if error.status is None or error.status >= 500 else None
             if taken is None:
@@ -261,8 +259,7 @@ class VertexTuner:
     def _look(self, name: str) -> types.TuningJob:
         """The job as it is. Where IPython was imported the client prints a button; standard output is the caller's."""
         with redirect_stdout(sys.stderr):
-            job: types.TuningJob = clients.ask_google(self.settings, lambda: self.client.tunings.get(name=name))
-        return job
+            return clients.ask_google(self.settings, lambda: _whole(self.client.tunings.get(name=name)))
 
     def _is_too_dear(self, job: types.TuningJob, order: _Order) -> bool:
         """Does the service's own count pass the budget?"""
@@ -292,6 +289,13 @@ class VertexTuner:
             files=tuple(uri for uri in files if uri),
             labels=job.labels or {},
         )
+
+
+def _whole(job: types.TuningJob) -> types.TuningJob:
+    """`job`, which the client makes of any answer. Raises `ValueError` where that was no job."""
+    if not job.name or job.state is None:
+        raise ValueError("no name, or no state")
+    return job
 
 
 def _age(job: types.TuningJob) -> tuple[float, str]:

@@ -17,8 +17,8 @@ Fault = str | dict[str, Any] | None
 
 class Proxy:
     """Forwards to `target`. Each request takes the first of `faults`, which says what becomes of it: None, a status
-    (with ``body``, ``code``, ``retry_after``), or a word. One that answers None stays for the next request. `hit`
-    counts what was spoilt.
+    (with ``body``, ``code``, ``retry_after``; and ``taken``, where it is forwarded too), or a word. One that answers
+    None stays for the next request. `hit` counts what was spoilt.
 
     reset               the connection is reset before the request is forwarded
     cut the request     half of the request is forwarded, then both connections are closed
@@ -28,6 +28,7 @@ class Proxy:
     halve the answer    half of the answer's body, as if it were all
     damage the answer   a byte of the answer's body is another
     not JSON            an answer that cannot be read
+    null                JSON that is null
     wrong types         JSON whose values are of other types
     empty the lists     JSON whose lists have nothing in them
     trickle             a byte of the answer each tenth of a second, until the proxy is released
@@ -81,6 +82,8 @@ def _handler(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             fault = proxy.take(self.command, self.path)
             if isinstance(fault, dict):
+                if fault.get("taken"):
+                    self.forward(body)
                 error = {"code": fault.get("code", fault["status"]), "message": fault.get("body", "no")}
                 text = json.dumps({"error": error}).encode()
                 headers = {"Retry-After": fault["retry_after"]} if "retry_after" in fault else {}
@@ -95,15 +98,7 @@ def _handler(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
                 return
             if fault == "damage the request":
                 body = body.replace(b"xxxx", b"xyxx", 1)
-            headers = {name: value for name, value in self.headers.items() if name.lower() != "host"}
-            answer = requests.request(
-                self.command,
-                proxy.target + self.path,
-                headers={**headers, "Accept-Encoding": "identity"},
-                data=body,
-                timeout=60,
-                allow_redirects=False,
-            )
+            answer = self.forward(body)
             if fault == "lose the answer":
                 self.reset()
                 return
@@ -113,11 +108,24 @@ def _handler(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
                 kept["Location"] = kept["Location"].replace(proxy.target, proxy.url)
             self.reply(answer.status_code, kept, answer.content, fault)
 
+        def forward(self, body: bytes) -> requests.Response:
+            headers = {name: value for name, value in self.headers.items() if name.lower() != "host"}
+            return requests.request(
+                self.command,
+                proxy.target + self.path,
+                headers={**headers, "Accept-Encoding": "identity"},
+                data=body,
+                timeout=60,
+                allow_redirects=False,
+            )
+
         def reply(self, status: int, headers: dict[str, str], body: bytes, fault: Fault = None) -> None:
             if fault == "not JSON":
                 body = b"<html>" + body[6:]
             if fault == "damage the answer" and body:
                 body = bytes([body[0] ^ 1]) + body[1:]
+            if fault == "null":
+                body = b"null"
             if fault == "halve the answer":
                 body = body[: len(body) // 2]
             if fault in ("wrong types", "empty the lists"):

@@ -120,7 +120,14 @@ def wait(
 def get(name: str, settings: Settings) -> Any:
     """The job as it is, a `google.cloud.aiplatform_v1.PipelineJob`."""
     client = _client(settings)
-    return clients.ask_google(settings, lambda: client.get_pipeline_job(name=name, retry=None))
+
+    def look() -> Any:
+        job = client.get_pipeline_job(name=name, retry=None)
+        if not job.name:
+            raise ValueError("no job")
+        return job
+
+    return clients.ask_google(settings, look)
 
 
 def state(job: Any) -> str:

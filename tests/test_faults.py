@@ -149,9 +149,10 @@ OPERATIONS = {
     "delete": Operation("gcs", "DELETE .*/o/.*", lambda settings, _: open_store(settings).delete("song"), None),
     "link": Operation("iam", "POST .*:signBlob", _link, True),
 }
-ASKED_TWICE = ("null", "wrong length", "expired credentials (401)")
+ASKED_TWICE = ("null", "empty JSON", "wrong length", "expired credentials (401)")
 """An answer that does not fit its form is asked for once more; Google's clients look for fresh credentials once."""
 NO_ANSWER = r"did not answer|no whole answer|cannot be read"
+NOTHING = "cannot be read|names no operation|not arrive whole|empty|0 predictions|0 clips"
 FAULTS: dict[str, tuple[Fault, str]] = {
     "429 with Retry-After": ({"status": 429, "retry_after": "0.01"}, "answered 429: .*try again later"),
     "429": ({"status": 429}, "answered 429: .*try again later"),
@@ -165,7 +166,8 @@ FAULTS: dict[str, tuple[Fault, str]] = {
     "a byte now and then": ("trickle", "no whole answer came in .* check the network"),
     "truncated JSON": ("halve the answer", "cannot be read|did not arrive whole"),
     "malformed JSON": ("not JSON", "cannot be read|did not arrive whole"),
-    "null": ("null", "cannot be read|not arrive whole|empty|0 predictions|0 clips"),
+    "null": ("null", NOTHING),
+    "empty JSON": ("{}", NOTHING),
     "wrong types": ("wrong types", "cannot be read"),
     "wrong length": ("empty the lists", "empty|0 predictions|0 clips"),
     "expired credentials (401)": ({"status": 401}, "credentials.*; (check the key|set a new MELODIFY_ACCESS_TOKEN)"),
@@ -293,7 +295,8 @@ def clouds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clouds]:
 @pytest.fixture(autouse=True)
 def _short(clouds: Clouds, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(retry, "FIRST_PAUSE_S", 0.001)
-    monkeypatch.setattr(vertex, "POLL_S", 0.01)
+    for module in (vertex, pipelines, endpoints):
+        monkeypatch.setattr(module, "POLL_S", 0.01)
     yield
     for proxy in clouds.proxies.values():
         proxy.release()

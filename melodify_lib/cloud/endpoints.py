@@ -280,8 +280,17 @@ def wait_for(settings: Settings, operation: Operation, what: str) -> Any:
     from google.api_core.retry import Retry
 
     once = Retry(predicate=lambda error: False)  # None would be the client's own retries
+
+    def is_done() -> bool:
+        done = operation.done(retry=once)
+        if not operation.operation.name:
+            raise ValueError("no operation")
+        return bool(done)
+
+    if not operation.operation.name:
+        raise CloudError(f"{what}: the answer of Vertex AI names no operation; try again later")
     until, pause = time.monotonic() + OPERATION_S, POLL_S
-    while not clients.ask_google(settings, lambda: operation.done(retry=once)):
+    while not clients.ask_google(settings, is_done):
         if time.monotonic() > until:
             raise CloudError(f"{what} takes more than {OPERATION_S:g} s; look at it in the console")
         time.sleep(pause)

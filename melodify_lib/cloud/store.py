@@ -130,6 +130,8 @@ class GcsStore:
         except PreconditionFailed:  # another's, or our own whose answer was lost
             there = self._bucket.get_blob(blob.name, retry=None)
             return there is not None and (there.crc32c, there.size) == (_crc32c(data), len(data))
+        if blob.generation is None:
+            raise ValueError("no object")
         if blob.crc32c != _crc32c(data):
             blob.delete(if_generation_match=blob.generation, retry=None)
             raise CloudError(f"{self.address(name)} did not arrive whole; try again")

@@ -28,7 +28,7 @@ class Proxy:
     halve the answer    half of the answer's body, as if it were all
     damage the answer   a byte of the answer's body is another
     not JSON            an answer that cannot be read
-    null                JSON that is null
+    null, {}            JSON that is null, or has nothing in it
     wrong types         JSON whose values are of other types
     empty the lists     JSON whose lists have nothing in them
     trickle             a byte of the answer each tenth of a second, until the proxy is released
@@ -124,8 +124,8 @@ def _handler(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
                 body = b"<html>" + body[6:]
             if fault == "damage the answer" and body:
                 body = bytes([body[0] ^ 1]) + body[1:]
-            if fault == "null":
-                body = b"null"
+            if fault in ("null", "{}"):
+                body = str(fault).encode()
             if fault == "halve the answer":
                 body = body[: len(body) // 2]
             if fault in ("wrong types", "empty the lists"):

@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from melodify_lib.cloud.prices import price
+from melodify_lib.cloud.prices import of_songs
 from melodify_lib.cloud.resources import MACHINES
 from melodify_lib.image import open_image
 from melodify_lib.samples import SAMPLES, sample_picture
@@ -26,10 +26,6 @@ from pipelines.batch import run_batch
 MACHINE, PROCESSORS = "n2-standard-4", 4
 MUSICGEN = 38.6 * 5 / 2
 """Seconds of audio a minute and processor: bench/endpoint.py: 38.6 songs of 5 s a minute on two, 16 callers, int8."""
-CAPTION_TOKENS, DESCRIPTION_TOKENS = (715, 150), (300, 250)
-"""Asked and answered, estimated: 512 × 512 pixels by patches with what is said around them; a caption."""
-LYRIA_CLIP = 0.06
-"""Dollars, second-hand."""
 
 
 def main() -> None:
@@ -61,10 +57,10 @@ def measure(count: int, seconds: float) -> float:
 
 def plan(arranger: float, seconds: float, pictures: int, within: float) -> None:
     """Print the table; `arranger` in pictures a minute and processor."""
-    table, settings = read_yaml(MACHINES), Settings()
+    table = read_yaml(MACHINES)
     hourly = table["machines"][MACHINE]
-    captions = pictures * price(settings.openai_model, settings).of(*CAPTION_TOKENS)
-    descriptions = pictures * price(settings.gemini_model, settings).of(*DESCRIPTION_TOKENS)
+    asked = sum(of_songs(Settings(captioner="openai", describer="gemini"), pictures).values())
+    clips = sum(of_songs(Settings(musician="lyria"), pictures).values())
     print(f"{pictures:,} pictures, songs of {seconds:g} s, within {within:g} h; {MACHINE} at ${hourly} an hour")
     print(f"(list price of {table['checked']}, {table['source']})\n")
     print(
@@ -76,10 +72,8 @@ def plan(arranger: float, seconds: float, pictures: int, within: float) -> None:
         hours = pictures / a_minute / 60
         cost = hours * hourly
         machines = math.ceil(hours / within)
-        paid = cost + captions + descriptions
-        print(f"| {name} | {a_minute:.0f} | {hours:,.0f} | {machines} | ${cost:,.0f} | ${paid:,.0f} |")
-    clips = pictures * LYRIA_CLIP
-    print(f"| Lyria | | | | ${clips:,.0f} for clips | ${clips + captions + descriptions:,.0f} |")
+        print(f"| {name} | {a_minute:.0f} | {hours:,.0f} | {machines} | ${cost:,.0f} | ${cost + asked:,.0f} |")
+    print(f"| Lyria | | | | ${clips:,.0f} for clips | ${clips + asked:,.0f} |")
 
 
 if __name__ == "__main__":

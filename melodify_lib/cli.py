@@ -623,11 +623,13 @@ def pipeline_batch(
     musician: MusicianName = None,
     parallel: Annotated[int, typer.Option(min=1, help="Tasks at the same time.")] = 2,
     per_task: Annotated[int, typer.Option(min=1, help="Pictures in a task.")] = 8,
+    budget: Annotated[float | None, typer.Option(help="Dollars that OpenAI, Gemini and Lyria may cost.")] = None,
     as_json: Json = False,
 ) -> None:
     """Make a song for every picture, as a pipeline on this machine; what was made before is found again.
 
-    Exit code 1 when pictures failed; the others are made.
+    Where models are paid it first says what that would cost, and refuses what passes the budget. Exit code 1 when
+    pictures failed; the others are made.
     """
     from melodify_lib.settings import Settings
 
@@ -640,6 +642,8 @@ def pipeline_batch(
             seed=seed,
             parallel=parallel,
             per_task=per_task,
+            budget=budget,
+            on_event=_say,
         )
     if as_json:
         typer.echo(json.dumps([_plain(one) for one in results], ensure_ascii=False))

@@ -5,13 +5,16 @@ picture that fails, fails alone (its task says so and goes on), and what was mad
 run that was killed is started again and makes only the rest. KFP's own cache is off: it knows nothing of the store.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from kfp import compiler, dsl
 from kfp.dsl import Artifact, Input, Metrics, Output
 
+from melodify_lib import batch
 from melodify_lib.batch import Result, from_json
+from melodify_lib.cloud.prices import of_songs, require_budget
 from melodify_lib.settings import Settings
 from pipelines.graph import IMAGE
 from pipelines.local import execute
@@ -93,8 +96,16 @@ def run_batch(
     seed: int = 0,
     parallel: int = PARALLEL,
     per_task: int = PER_TASK,
+    budget: float | None = None,
+    on_event: Callable[[str], None] = lambda text: None,
 ) -> list[Result]:
-    """Run it on this machine, with kfp.local. Raises `PipelineError` when it is not a picture that failed."""
+    """Run it on this machine, with kfp.local.
+
+    Where models are paid by what they make, `on_event` hears what that is estimated to cost, as if no song was there
+    yet, and it must fit into `budget`, in dollars. Raises `BudgetError` before anything is made, and `PipelineError`
+    when it is not a picture that failed.
+    """
+    _agree(pictures, settings, budget, on_event)
     where = pictures if pictures.startswith("gs://") else str(Path(pictures).resolve())
     parameters = {
         "pictures": where,
@@ -105,3 +116,13 @@ def run_batch(
     }
     output, _ = execute(batch_pipeline(parallel=parallel), parameters, settings, caching=False)
     return from_json(Path(output.path).read_text(encoding="utf-8"))
+
+
+def _agree(pictures: str, settings: Settings, budget: float | None, on_event: Callable[[str], None]) -> None:
+    """Say what it would cost, and stop where that is not allowed."""
+    if of_songs(settings, 1):
+        count = len(batch.list_pictures(settings, pictures))
+        dollars = of_songs(settings, count)
+        what = f"{count:,} pictures by {', '.join(dollars)}"
+        on_event(f"{what}: about ${sum(dollars.values()):.2f}, less what was made before")
+        require_budget(what, sum(dollars.values()), budget)

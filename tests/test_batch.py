@@ -15,7 +15,7 @@ import yaml
 
 from emulators import gcs
 from melodify_lib import batch
-from melodify_lib.errors import InputError, PipelineError
+from melodify_lib.errors import BudgetError, InputError, PipelineError
 from melodify_lib.image import open_image
 from melodify_lib.samples import SAMPLES, sample_picture
 from melodify_lib.settings import Settings
@@ -54,6 +54,15 @@ def test_every_picture_has_its_song_or_a_reason_and_a_second_run_makes_nothing(p
     third = {one.picture: one.state for one in run_batch(str(pictures), settings, seconds=4, seed=1, per_task=5)}
     assert third[made[0].picture] == "made" and list(third.values()).count("found") == 11
     assert before == {name: store.get(name) for name in before}
+
+
+def test_what_paid_models_would_cost_is_said_and_must_fit_into_the_budget(pictures: Path, tmp_path: Path) -> None:
+    settings = Settings.load(store=tmp_path, captioner="openai", describer="gemini", musician="lyria")
+    events: list[str] = []
+    for budget, says in ((None, "--budget DOLLARS"), (0.84, r"the budget is \$0\.84")):
+        with pytest.raises(BudgetError, match=rf"14 pictures by gpt.*, gemini.*, lyria-002 would cost .*{says}"):
+            run_batch(str(pictures), settings, budget=budget, on_event=events.append)
+    assert "about $0.86" in events[0] and not list(tmp_path.iterdir())
 
 
 def test_a_run_that_was_killed_makes_only_the_rest(pictures: Path, tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from pathlib import Path
 from shutil import copytree
 from typing import Any
 
+import orders
 import pytest
 from PIL import Image
 
@@ -39,20 +40,19 @@ from emulators.proxy import Fault, Proxy
 from emulators.server import Emulator
 from emulators.vertex import VertexEmulator
 from melodify_lib import stages
-from melodify_lib.cloud import endpoints, retry, store, tuned
+from melodify_lib.cloud import endpoints, retry, store
 from melodify_lib.describe.local import SHIPPED
 from melodify_lib.errors import CloudError, MelodifyError
 from melodify_lib.logs import redact
 from melodify_lib.nouns import Caption, MusicDescription
 from melodify_lib.settings import Settings
 from melodify_lib.store import open_store
-from melodify_lib.tuning import Plan, tuner, vertex
+from melodify_lib.tuning import vertex
 from pipelines import vertex as pipelines
 
 ROOT = Path(__file__).parent.parent
 KEY, TOKEN = "sk-emulated-0123456789abcdefghij", "ya29.emulated-0123456789abcdefghij"
 ACCOUNT = "songs@melodify.iam.gserviceaccount.com"
-IMAGE = "us-docker.pkg.dev/melodify/melodify/serving:1"
 MUSIC: dict[str, Any] = {
     "description": "A calm tune.", "genre": "jazz", "bpm": 100, "key": "C major", "moods": ["calm"],
     "instruments": ["piano"], "keywords": [],
@@ -76,35 +76,14 @@ class Operation:
     is_order: bool = False
 
 
-def _tune(settings: Settings, folder: Path) -> Any:
-    lines = (ROOT / "data" / "generate_jsonl" / "output" / "test.jsonl").read_text("utf-8").splitlines(keepends=True)
-    folder.mkdir(exist_ok=True)
-    (folder / "train.jsonl").write_text("".join(lines[:20]), encoding="utf-8")
-    tuner(settings, Plan(budget=10)).tune(folder / "train.jsonl", folder / "tuned")
-    return tuned.load(folder / "tuned").base_model
-
-
-def _register(settings: Settings, folder: Path) -> Any:
-    return endpoints.register(settings, IMAGE, environment={"MELODIFY_MUSICIAN": "arranger"}).rpartition("/")[2]
-
-
-def _deploy(settings: Settings, folder: Path) -> Any:
-    model = f"{_place(settings)}/models/{_register(settings, folder)}"
-    return endpoints.deploy(settings, model)[0].rpartition("/")[2]
-
-
 def _predict(settings: Settings, folder: Path) -> Any:
     settings = settings.model_copy(update={"project": "deployed", "store": f"gs://{gcs.BUCKET}/deployed"})
     return stages.musician(settings).play(MusicDescription.model_validate(MUSIC), 4, 7).card.musician.name
 
 
-def _submit(settings: Settings, folder: Path) -> Any:
-    return pipelines.submit(PARAMETERS, settings).rpartition("/")[2][:14]
-
-
 def _wait(settings: Settings, folder: Path) -> Any:
     settings = settings.model_copy(update={"project": "deployed"})
-    return pipelines.wait(f"{_place(settings)}/pipelineJobs/done", settings)[1]
+    return pipelines.wait(f"{orders.place(settings)}/pipelineJobs/done", settings)[1]
 
 
 def _lyria(settings: Settings, folder: Path) -> Any:
@@ -114,10 +93,6 @@ def _lyria(settings: Settings, folder: Path) -> Any:
 
 def _link(settings: Settings, folder: Path) -> Any:
     return "X-Goog-Signature=" in open_store(settings).link("song")
-
-
-def _place(settings: Settings) -> str:
-    return f"projects/{settings.project}/locations/{settings.location}"
 
 
 OPERATIONS = {
@@ -133,14 +108,14 @@ OPERATIONS = {
         lambda settings, _: stages.describer(settings).describe(Caption.from_text("A cat.")).description,
         "A calm tune.",
     ),
-    "upload": Operation("gcs", "POST .*/o", _tune, "gemini-3.5-flash-lite"),
-    "tune": Operation("vertex", "POST .*/tuningJobs", _tune, "gemini-3.5-flash-lite", is_order=True),
-    "watch": Operation("vertex", r"GET .*/tuningJobs/\d+", _tune, "gemini-3.5-flash-lite"),
-    "register": Operation("vertex", "POST .*/models:upload", _register, "melodify-musician@1", is_order=True),
-    "deploy": Operation("vertex", "POST .*:deployModel", _deploy, "melodify-musician", is_order=True),
-    "operation": Operation("vertex", "GET .*/operations/.*", _register, "melodify-musician@1"),
+    "upload": Operation("gcs", "POST .*/o", orders.tune, "gemini-3.5-flash-lite"),
+    "tune": Operation("vertex", "POST .*/tuningJobs", orders.tune, "gemini-3.5-flash-lite", is_order=True),
+    "watch": Operation("vertex", r"GET .*/tuningJobs/\d+", orders.tune, "gemini-3.5-flash-lite"),
+    "register": Operation("vertex", "POST .*/models:upload", orders.register, "melodify-musician@1", is_order=True),
+    "deploy": Operation("vertex", "POST .*:deployModel", orders.deploy, "melodify-musician", is_order=True),
+    "operation": Operation("vertex", "GET .*/operations/.*", orders.register, "melodify-musician@1"),
     "predict": Operation("vertex", "POST .*:predict", _predict, "arranger"),
-    "submit": Operation("vertex", "POST .*/pipelineJobs", _submit, "melodify-music", is_order=True),
+    "submit": Operation("vertex", "POST .*/pipelineJobs", orders.submit, "melodify-music", is_order=True),
     "wait": Operation("vertex", "GET .*/pipelineJobs/.*", _wait, "gs://melodify/songs/1/card.json"),
     "Lyria": Operation("vertex", "POST .*:predict", _lyria, "lyria", is_order=True),
     "put": Operation("gcs", "POST .*/o", lambda settings, _: open_store(settings).put("song", SONG)[-5:], "/song"),
@@ -178,10 +153,6 @@ FAULTS: dict[str, tuple[Fault, str]] = {
     "half an upload": ("cut the request", "check the network"),
     "client killed": (None, ""),
 }
-PARAMETERS: dict[str, Any] = {
-    "caption": {}, "captioner": {}, "image_sha256": "", "genre": "", "describer_settings": {}, "describer_version": "",
-    "musician_settings": {}, "musician_version": "", "seconds": 4.0, "seed": 7,
-}  # fmt: skip
 
 
 def read_table() -> list[tuple[str, str, str]]:
@@ -243,7 +214,7 @@ class Clouds:
         project = project or f"cell-{self._cells}"
         fields = {
             "captioner": "openai", "describer": "gemini", "musician": "endpoint", "tuner": "vertex", "allow_paid": True,
-            "project": project, "bucket": gcs.BUCKET, "store": f"gs://{gcs.BUCKET}/{project}", "image": IMAGE,
+            "project": project, "bucket": gcs.BUCKET, "store": f"gs://{gcs.BUCKET}/{project}", "image": orders.IMAGE,
             "endpoint": endpoints.NAME, "openai_api_key": KEY, "access_token": TOKEN, "service_account": ACCOUNT,
             "openai_base_url": f"{self.proxies['openai'].url}/openai/v1", "vertex_base_url": self.proxies["vertex"].url,
             "gcs_base_url": self.proxies["gcs"].url, "iam_base_url": self.proxies["iam"].url,
@@ -281,9 +252,9 @@ def clouds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clouds]:
             }.items()
         }  # fmt: skip
         made.vertex.starts = True
-        _deploy(settings, tmp_path_factory.mktemp("deployed"))
+        orders.deploy(settings, tmp_path_factory.mktemp("deployed"))
         made.vertex.starts = False
-        name = f"{_place(settings)}/pipelineJobs/done"
+        name = f"{orders.place(settings)}/pipelineJobs/done"
         song = {"song": {"artifacts": [{"uri": "gs://melodify/songs/1/card.json"}]}}
         details = [{"taskName": "play-and-store", "state": "SUCCEEDED", "outputs": song}]
         made.vertex.pipeline_jobs[name] = {
@@ -414,13 +385,13 @@ def test_each_fault_at_each_server(clouds: Clouds, fault: str, name: str, happen
 def test_what_a_killed_client_ordered_is_found(clouds: Clouds, name: str, tmp_path: Path) -> None:
     """Killed as soon as the order is taken."""
     cell = Cell(clouds, OPERATIONS[name], tmp_path)
-    code = "import sys; from pathlib import Path; from test_faults import *; "
-    code += f"OPERATIONS[{name!r}].call(Settings.load(), Path(sys.argv[1]))"
     secrets = {"openai_api_key": KEY, "access_token": TOKEN}
     given = {**cell.settings.model_dump(exclude_defaults=True), **secrets}
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     environment |= {f"MELODIFY_{field.upper()}": str(value) for field, value in given.items()}
-    client = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], env=environment, stderr=subprocess.PIPE)
+    client = subprocess.Popen(
+        [sys.executable, orders.__file__, name, str(tmp_path)], env=environment, stderr=subprocess.PIPE
+    )
     until = time.monotonic() + 60
     while not cell.orders() and client.poll() is None and time.monotonic() < until:
         time.sleep(0.002)

@@ -5,7 +5,6 @@ Only this module and `pipelines` know the order of the stages.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,10 +13,8 @@ from melodify_lib import logs, stages
 from melodify_lib.errors import ReplayError
 from melodify_lib.image import open_image, read_bytes
 from melodify_lib.music.finish import check_request
-from melodify_lib.nouns import StageVersion, Track, TrackCard, sha256
+from melodify_lib.nouns import Track, TrackCard, sha256
 from melodify_lib.settings import Settings
-
-log = logging.getLogger(__name__)
 
 
 class Composer:
@@ -51,15 +48,15 @@ class Composer:
             picture = sha256(data)
             caption = self.captioner.caption(open_image(data))
             captioner = self.captioner.version
-            _log_end("caption", captioner, since, picture=picture)
+            logs.stage_done("caption", captioner, since, picture=picture)
             on_stage("describe")
             since = time.monotonic()
             described = self.describer.describe(caption, genre)
-            _log_end("describe", described.describer, since, picture=picture)
+            logs.stage_done("describe", described.describer, since, picture=picture)
             on_stage("play")
             since = time.monotonic()
             track = self.musician.play(described.description, seconds, seed)
-            _log_end("play", track.card.musician, since, picture=picture, song=track.card.files["track.wav"])
+            logs.stage_done("play", track.card.musician, since, picture=picture, song=track.card.files["track.wav"])
         return track.with_card(
             image_sha256=picture,
             caption=caption,
@@ -106,19 +103,4 @@ def replay(card: TrackCard, settings: Settings | None = None) -> Track:
         captioner=card.captioner,
         describer=card.describer,
         fallback_from=card.fallback_from,
-    )
-
-
-def _log_end(stage: str, by: StageVersion, since: float, **hashes: str) -> None:
-    """Who did what, and how long it took; of the picture only its hash, and no word of what it shows."""
-    seconds = time.monotonic() - since
-    log.info(
-        "%s by %s in %.2f s",
-        stage,
-        by.name,
-        seconds,
-        extra={
-            "labels": {"stage": stage, "by": by.name, "version": by.version},
-            "fields": {"duration_s": round(seconds, 3), **hashes},
-        },
     )

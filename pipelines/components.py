@@ -3,6 +3,9 @@
 Each is thin over `melodify_lib`, imports it inside (KFP ships only a function's own source), and can
 be called directly or used in another pipeline. A version that a step receives is checked against
 what it finds: KFP's cache compares arguments, so a version among them makes a hit honest.
+
+Each logs JSON, labelled with its name and the picture's hash, by which the logs of a song's steps are found: a trace
+among the arguments would end all cache hits.
 """
 
 # No `from __future__ import annotations` here: KFP reads the annotations as types.
@@ -30,21 +33,16 @@ def load_describer(
     request:            what is asked of it: caption, genre and the picture's hash, as JSON
     """
     import json
-    import tempfile
     from pathlib import Path
 
-    from melodify_lib import stages
+    from melodify_lib import logs, stages
     from melodify_lib.errors import PipelineError
+    from melodify_lib.model_folder import with_model_here
     from melodify_lib.nouns import Caption
     from melodify_lib.settings import Settings
 
-    wanted = dict(describer_settings)
-    if str(wanted["describer_model"]).startswith("gs://"):
-        from melodify_lib.cloud.objects import download_folder
-
-        address, wanted["describer_model"] = wanted["describer_model"], tempfile.mkdtemp()
-        download_folder(Settings.load(**wanted), address, Path(wanted["describer_model"]), ["*"])
-    loaded = stages.describer(Settings.load(**wanted))
+    logs.configure_component(Settings.load(**describer_settings), component="load-describer", picture=image_sha256)
+    loaded = stages.describer(Settings.load(**with_model_here(describer_settings)))
     if loaded.version.version != describer_version:
         raise PipelineError(f"the describer is {loaded.version.version}; the run was submitted for {describer_version}")
     loaded.export(Path(model.path))
@@ -63,15 +61,20 @@ def rework_caption(
                         made it
     """
     import json
+    import time
     from pathlib import Path
 
-    from melodify_lib import stages
+    from melodify_lib import logs, stages
     from melodify_lib.nouns import Caption
     from melodify_lib.settings import Settings
 
     asked = json.loads(Path(request.path).read_text(encoding="utf-8"))
-    describer = stages.DescriberWithFallback(Settings.load(**{**describer_settings, "describer_model": model.path}))
+    settings = Settings.load(**{**describer_settings, "describer_model": model.path})
+    logs.configure_component(settings, component="rework-caption", picture=asked["image_sha256"])
+    describer = stages.DescriberWithFallback(settings)
+    since = time.monotonic()
     result = describer.describe(Caption.model_validate(asked["caption"]), asked["genre"] or None)
+    logs.stage_done("describe", result.describer, since)
     Path(description.path).write_text(result.description.to_json(), encoding="utf-8")
     description.metadata["prompt"] = result.description.to_prompt()
     description.metadata["describer"] = result.describer.model_dump()
@@ -100,20 +103,24 @@ def play_and_store(
     measured:          what the finished audio measures
     """
     import json
+    import time
     from pathlib import Path
 
-    from melodify_lib import stages
+    from melodify_lib import logs, stages
     from melodify_lib.errors import PipelineError
     from melodify_lib.nouns import Caption, MusicDescription, StageVersion
     from melodify_lib.settings import Settings
     from melodify_lib.store import open_store
 
+    asked = json.loads(Path(request.path).read_text(encoding="utf-8"))
     settings = Settings.load(**musician_settings)
+    logs.configure_component(settings, component="play-and-store", picture=asked["image_sha256"])
     player = stages.musician(settings)
     if player.version.version != musician_version:
         raise PipelineError(f"the musician is {player.version.version}; the run was submitted for {musician_version}")
-    asked = json.loads(Path(request.path).read_text(encoding="utf-8"))
+    since = time.monotonic()
     track = player.play(MusicDescription.parse(Path(description.path).read_text(encoding="utf-8")), seconds, seed)
+    logs.stage_done("play", player.version, since, song=track.card.files["track.wav"])
     fell_back = description.metadata.get("fallback_from")
     track = track.with_card(
         image_sha256=asked["image_sha256"],

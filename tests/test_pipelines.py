@@ -1,6 +1,12 @@
 """The pipeline, in three tiers: each component as a function, the spec, a real run with its cache."""
 
+import ast
 import json
+import os
+import re
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,7 +14,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from melodify_lib import stages
+from melodify_lib import logs, stages
 from melodify_lib.errors import PipelineError, SettingsError
 from melodify_lib.flow import Composer
 from melodify_lib.nouns import TrackCard
@@ -16,6 +22,8 @@ from melodify_lib.settings import Settings
 from pipelines import components
 from pipelines.graph import Resources, compile_pipeline
 from pipelines.run import arguments, run
+
+ROOT = Path(__file__).parent.parent
 
 
 def artifact(path: Path) -> SimpleNamespace:
@@ -61,6 +69,33 @@ def test_the_spec_is_stable_and_has_three_cached_tasks(tmp_path: Path) -> None:
     assert all(task["cachingOptions"] == {"enableCache": True} for task in tasks.values())
     image = yaml.safe_load(compile_pipeline(tmp_path / "3.yaml", image="example/image@sha256:0").read_text())
     assert "example/image@sha256:0" in json.dumps(image["deploymentSpec"])
+
+
+def test_the_image_has_what_the_components_import() -> None:
+    extras = re.findall(r"'\.\[([\w,]+)\]'", (ROOT / "serving" / "Dockerfile").read_text())[0].split(",")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = project["dependencies"] + [one for extra in extras for one in project["optional-dependencies"][extra]]
+    there = {re.split(r"[\[<>=~! ]", one)[0].lower().replace("_", "-") for one in wanted}
+    imported = {
+        name.partition(".")[0]
+        for path in (ROOT / "pipelines").glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        for name in _imported(node)
+    }
+    ours = {"melodify_lib", "pipelines"}
+    providers = packages_distributions()
+    missing = [
+        name
+        for name in imported - ours - sys.stdlib_module_names
+        if not there & {one.lower().replace("_", "-") for one in providers[name]}
+    ]
+    assert "kfp" in imported and not missing
+
+
+def _imported(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [one.name for one in node.names]
+    return [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
 
 
 def test_resources_are_data_of_a_task(tmp_path: Path) -> None:
@@ -131,6 +166,32 @@ def test_a_second_run_hits_the_cache_and_another_picture_misses_it(photograph: P
     assert again.tasks["play-and-store"] == "done", "a song that was deleted is made again"
     Path(again.song).unlink()
     assert Path(run(arguments(picture, settings, seconds=5), settings).song).is_file(), "and so is one that lost a file"
+
+
+def test_the_steps_log_json_in_the_trace_of_the_run_with_the_pictures_hash(photograph: Path, tmp_path: Path) -> None:
+    settings = Settings.load(store=tmp_path / "store")
+    with logs.tracing() as trace:
+        made = run(arguments(photograph, settings, seconds=4), settings)
+    (log,) = (tmp_path / "store/pipeline").glob("run-*/log.txt")
+    lines = [json.loads(line) for line in log.read_text("utf-8").splitlines() if '{"severity"' in line]
+    said = {line["logging.googleapis.com/labels"]["component"]: line for line in lines if " by " in line["message"]}
+    assert said.keys() == {"rework-caption", "play-and-store"}
+    assert log.read_text("utf-8").count(said["play-and-store"]["message"]) == 1, "KFP writes no second one"
+    for line in lines:
+        assert line["logging.googleapis.com/labels"]["picture"] == made.card.image_sha256
+        assert line["logging.googleapis.com/trace"].endswith(trace)
+    assert said["play-and-store"]["song"] == made.card.files["track.wav"]
+    assert "MELODIFY_TRACE" not in os.environ
+
+
+def test_what_a_stand_in_described_is_not_taken_from_the_cache(photograph: Path, tmp_path: Path) -> None:
+    settings = Settings.load(store=tmp_path / "store")
+    parameters = arguments(photograph, settings, seconds=4)
+    made = run(parameters, settings)
+    fell_back = made.card.model_copy(update={"fallback_from": made.card.describer})
+    Path(made.card_address).write_text(fell_back.to_json())
+    again = run(parameters, settings)
+    assert again.tasks == dict.fromkeys(ALL, "done") and again.card == made.card
 
 
 def test_a_failed_task_is_named_with_its_reason(photograph: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from secrets import token_hex
 from typing import TYPE_CHECKING
 
-from melodify_lib.cloud import clients, labels
+from melodify_lib.cloud import clients, jobs, labels
 from melodify_lib.cloud.prices import BYTES_A_TOKEN, price, require_budget
 from melodify_lib.cloud.store import GcsStore
 from melodify_lib.cloud.tuned import CARD_FILE, VertexCard
@@ -87,10 +87,10 @@ class VertexTuner:
     ) -> TuningResult:
         """Tune on `train`, wait for it, and write ``vertex.json`` into the folder `out`.
 
-        `on_progress` is called with epochs done and in all. An interrupt cancels the job. A watcher that is
-        killed or loses the connection leaves it running: the same call finds it. Raises `BudgetError`
-        before anything is sent, or when the service counts more tokens than the budget has room for, and
-        `CloudError` when the job fails.
+        `on_progress` is called with epochs done and in all. An interrupt, whoever sends it (a notebook's time limit
+        too), cancels the job: nobody waits for it any more. A watcher that is killed or loses the connection leaves it
+        running: the same call finds it. Raises `BudgetError` before anything is sent, or when the service counts more
+        tokens than the budget has room for, and `CloudError` when the job fails.
         """
         started = time.perf_counter()
         order = self._order(train, validation)
@@ -130,7 +130,7 @@ class VertexTuner:
 
     def _find(self, order: _Order) -> types.TuningJob | None:
         """The newest job of the same order that is not lost: running, or with a model that is still there."""
-        for job in self._jobs():
+        for job in jobs.all_jobs(self.settings, self.client):
             if (job.labels or {}).get(labels.REQUEST) != order.label:
                 continue
             if job.has_succeeded and self._is_served(job):
@@ -144,10 +144,6 @@ class VertexTuner:
     def _is_served(self, job: types.TuningJob) -> bool:
         """Is the job's model still there?"""
         return clients.find_google(self.settings, lambda: self.client.models.get(model=_model(job))) is not None
-
-    def _jobs(self) -> list[types.TuningJob]:
-        """All tuning jobs, the newest first."""
-        return clients.ask_google(self.settings, lambda: list(self.client.tunings.list(config={"page_size": 100})))
 
     def _submit(self, order: _Order) -> types.TuningJob:
         """Upload and order the job, if the budget allows it."""
@@ -174,10 +170,10 @@ class VertexTuner:
 
         def order_it() -> types.TuningJob:
             data = types.TuningDataset(gcs_uri=uris[0])
-            return _whole(self.client.tunings.tune(base_model=model, training_dataset=data, config=config))
+            return jobs.whole(self.client.tunings.tune(base_model=model, training_dataset=data, config=config))
 
         try:
-            with warnings.catch_warnings(), redirect_stdout(sys.stderr):  # see _look
+            with warnings.catch_warnings(), redirect_stdout(sys.stderr):  # as in `jobs`
                 warnings.simplefilter("ignore")  # "experimental", though there is no other way
                 # An order whose answer was lost may have been taken.
                 job = clients.ask_google(self.settings, order_it, is_repeatable=False)
@@ -197,7 +193,7 @@ class VertexTuner:
         """
         rivals = [
             one
-            for one in self._jobs()
+            for one in jobs.all_jobs(self.settings, self.client)
             if (one.labels or {}).get(labels.REQUEST) == order.label
             and (one.name == job.name or (not one.has_ended and _state(one) != "CANCELLING"))
         ]
@@ -241,7 +237,7 @@ class VertexTuner:
                     is_cancelled = True
                     self._cancel(name)
                 time.sleep(POLL_S)
-                job = self._look(name)
+                job = jobs.get_job(self.settings, self.client, name)
         except KeyboardInterrupt:
             if not is_cancelled:
                 self._cancel(name)
@@ -255,11 +251,6 @@ class VertexTuner:
             message = redact(" ".join((job.error.message or "").split()), self.settings) if job.error else ""
             raise CloudError(f"the tuning job {_state(job).lower()}: {message or 'no reason given'} ({name})")
         return job
-
-    def _look(self, name: str) -> types.TuningJob:
-        """The job as it is. Where IPython was imported the client prints a button; standard output is the caller's."""
-        with redirect_stdout(sys.stderr):
-            return clients.ask_google(self.settings, lambda: _whole(self.client.tunings.get(name=name)))
 
     def _is_too_dear(self, job: types.TuningJob, order: _Order) -> bool:
         """Does the service's own count pass the budget?"""
@@ -289,13 +280,6 @@ class VertexTuner:
             files=tuple(uri for uri in files if uri),
             labels=job.labels or {},
         )
-
-
-def _whole(job: types.TuningJob) -> types.TuningJob:
-    """`job`, which the client makes of any answer. Raises `ValueError` where that was no job."""
-    if not job.name or job.state is None:
-        raise ValueError("no name, or no state")
-    return job
 
 
 def _age(job: types.TuningJob) -> tuple[float, str]:

@@ -43,8 +43,9 @@ def deploy(settings: Settings, folder: Path) -> str:
 def submit(settings: Settings, folder: Path) -> str:
     """The job's name without its place and number."""
     from pipelines import vertex
+    from pipelines.graph import music_pipeline
 
-    return vertex.submit(PARAMETERS, settings).rpartition("/")[2][:14]
+    return vertex.submit(music_pipeline(IMAGE), PARAMETERS, settings).rpartition("/")[2][:14]
 
 
 def place(settings: Settings) -> str:

@@ -209,7 +209,7 @@ def test_on_vertex_ai_openais_key_comes_from_secret_manager(
     gcp: Cloud, pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     where = upload(gcp, pictures, "secret", ["picture 06.png"])
-    (made,) = run_batch(where, Settings.load(), seconds=4)
+    (made,) = run_batch(where, Settings.load(), seconds=4, budget=0.01)
     assert made.state == "made" and any(one.path.endswith("/responses") for one in gcp.openai.served())
     (job,) = list(gcp.vertex.pipeline_jobs.values())[-1:]
     assert gcp.environment["MELODIFY_OPENAI_API_KEY"] not in json.dumps(job)

@@ -49,6 +49,7 @@ from melodify_lib.settings import Settings
 from melodify_lib.store import open_store
 from melodify_lib.tuning import vertex
 from pipelines import vertex as pipelines
+from pipelines.graph import music_pipeline, spec_of
 
 ROOT = Path(__file__).parent.parent
 KEY, TOKEN = "sk-emulated-0123456789abcdefghij", "ya29.emulated-0123456789abcdefghij"
@@ -58,6 +59,20 @@ MUSIC: dict[str, Any] = {
     "instruments": ["piano"], "keywords": [],
 }  # fmt: skip
 SONG = b"RIFF" * 250
+SONG_AT = "gs://melodify/songs/1/card.json"
+DONE = {
+    "state": "PIPELINE_STATE_SUCCEEDED",
+    "jobDetail": {
+        "taskDetails": [
+            {
+                "taskName": "play-and-store",
+                "state": "SUCCEEDED",
+                "outputs": {"song": {"artifacts": [{"uri": SONG_AT}]}},
+            }
+        ]
+    },
+}
+"""What becomes of a pipeline job."""
 TIMEOUT_S = 0.5
 PASSES_S, STAYS_S = 20.0, 0.1
 """The deadline under a fault that passes, and under one that stays."""
@@ -116,7 +131,7 @@ OPERATIONS = {
     "operation": Operation("vertex", "GET .*/operations/.*", orders.register, "melodify-musician@1"),
     "predict": Operation("vertex", "POST .*:predict", _predict, "arranger"),
     "submit": Operation("vertex", "POST .*/pipelineJobs", orders.submit, "melodify-music", is_order=True),
-    "wait": Operation("vertex", "GET .*/pipelineJobs/.*", _wait, "gs://melodify/songs/1/card.json"),
+    "wait": Operation("vertex", "GET .*/pipelineJobs/.*", _wait, SONG_AT),
     "Lyria": Operation("vertex", "POST .*:predict", _lyria, "lyria", is_order=True),
     "put": Operation("gcs", "POST .*/o", lambda settings, _: open_store(settings).put("song", SONG)[-5:], "/song"),
     "get": Operation("gcs", "GET .*/o/.*", lambda settings, _: open_store(settings).get("song"), SONG),
@@ -188,7 +203,7 @@ class QuickVertex(VertexEmulator):
             super()._start(number, model)
 
     def _execute(self, job: dict[str, Any]) -> None:
-        job["state"] = "PIPELINE_STATE_SUCCEEDED"
+        job.update(DONE)
 
 
 class Clouds:
@@ -255,11 +270,7 @@ def clouds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clouds]:
         orders.deploy(settings, tmp_path_factory.mktemp("deployed"))
         made.vertex.starts = False
         name = f"{orders.place(settings)}/pipelineJobs/done"
-        song = {"song": {"artifacts": [{"uri": "gs://melodify/songs/1/card.json"}]}}
-        details = [{"taskName": "play-and-store", "state": "SUCCEEDED", "outputs": song}]
-        made.vertex.pipeline_jobs[name] = {
-            "name": name, "state": "PIPELINE_STATE_SUCCEEDED", "jobDetail": {"taskDetails": details}
-        }  # fmt: skip
+        made.vertex.pipeline_jobs[name] = {"name": name, "pipelineSpec": spec_of(music_pipeline()), **DONE}
         yield made
 
 

@@ -189,7 +189,7 @@ def test_an_upload_whose_answer_was_lost_is_found_again(proxy: Proxy) -> None:
 @pytest.mark.parametrize("call", ["put", "get", "list", "delete", "link"])
 def test_a_fault_that_passes_is_outlived(proxy: Proxy, bucket: str, fault: Any, call: str) -> None:
     with IamEmulator(TOKEN, ACCOUNT) as iam:
-        more = {"store": f"gs://{gcs.BUCKET}/passing", "iam_base_url": iam.url, "service_account": ACCOUNT}
+        more = {"store": f"gs://{gcs.BUCKET}/passing", "iam_credentials_base_url": iam.url, "service_account": ACCOUNT}
         whole = GcsStore(settings(bucket, **more))
         whole.put("a", b"x" * 1000)
         proxy.faults = [lambda *_: fault]
@@ -219,7 +219,7 @@ def test_a_fault_that_stays_is_named(
 
 
 def test_a_service_that_sends_a_byte_at_a_time_is_given_up(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("melodify_lib.cloud.store.TRANSFER_S", 0.3)
+    monkeypatch.setattr("melodify_lib.cloud.retry.TRANSFER_S", 0.3)
     monkeypatch.setattr(retry, "DEADLINE_S", 0.1)
     proxy.faults = [lambda *_: "trickle"] * 10
     with pytest.raises(CloudError, match="no whole answer"):
@@ -251,7 +251,7 @@ def test_half_an_upload_is_nothing(proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 
 def test_a_link_is_signed_by_iam_and_opens(bucket: str) -> None:
     with IamEmulator(TOKEN, ACCOUNT) as iam:
-        store = GcsStore(settings(bucket, iam_base_url=iam.url, service_account=ACCOUNT))
+        store = GcsStore(settings(bucket, iam_credentials_base_url=iam.url, service_account=ACCOUNT))
         store.put("songs/1/track.wav", b"RIFF")
         link = store.link("songs/1/track.wav")
         answer = requests.get(link, timeout=10)
@@ -260,7 +260,8 @@ def test_a_link_is_signed_by_iam_and_opens(bucket: str) -> None:
         signature, payload = _canonical(link)
         iam.verify(signature, payload)
         with pytest.raises(CloudError, match="permissions"):
-            GcsStore(settings(bucket, iam_base_url=iam.url, service_account="other@x.y")).link("songs/1/track.wav")
+            more = {"iam_credentials_base_url": iam.url, "service_account": "other@x.y"}
+            GcsStore(settings(bucket, **more)).link("songs/1/track.wav")
 
 
 def test_a_link_needs_a_key(bucket: str) -> None:

@@ -11,15 +11,15 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
-from contextlib import closing, redirect_stdout, suppress
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from secrets import token_hex
 from typing import TYPE_CHECKING
 
 from melodify_lib.cloud import clients, jobs, labels
 from melodify_lib.cloud.prices import BYTES_A_TOKEN, price, require_budget
+from melodify_lib.cloud.store import GcsStore
 from melodify_lib.cloud.tuned import CARD_FILE, VertexCard
 from melodify_lib.dataset.checks import MAX_VALIDATION_EXAMPLES
 from melodify_lib.dataset.form import read
@@ -163,7 +163,7 @@ class VertexTuner:
             # Each checkpoint would be served by an endpoint of its own.
             export_last_checkpoint_only=True,
             labels={
-                **labels.labels(self.settings, run=token_hex(8), request=order.label),
+                **labels.labels(self.settings, order.label),
                 _DATASET: order.sha256[:32],
             },
         )
@@ -207,24 +207,18 @@ class VertexTuner:
 
     def _upload(self, order: _Order) -> list[str]:
         """Put the files into the bucket, unless they are there; returns their gs:// addresses."""
-        from google.api_core.exceptions import PreconditionFailed
-
         if not self.settings.bucket:
             raise SettingsError("no bucket for the dataset: set MELODIFY_BUCKET")
+        store = GcsStore(self.settings.model_copy(update={"store": f"gs://{self.settings.bucket}"}))
         files = [(order.train, order.sha256)]
         if order.validation is not None and order.validation_sha256 is not None:
             files.append((order.validation, order.validation_sha256))
         uris = []
-        with (
-            clients.google_errors(self.settings, "Cloud Storage"),
-            closing(clients.storage_client(self.settings)) as storage,
-        ):
-            bucket = storage.bucket(self.settings.bucket)
-            for path, digest in files:
-                blob = bucket.blob(f"{_FOLDER}/{digest}.jsonl")
-                with suppress(PreconditionFailed):  # named by its content, so what is there is the same
-                    blob.upload_from_filename(path, content_type="application/jsonl", if_generation_match=0)
-                uris.append(f"gs://{self.settings.bucket}/{blob.name}")
+        for path, digest in files:
+            name = f"{_FOLDER}/{digest}.jsonl"
+            if name not in store.list(name):  # named by its content, so what is there is the same
+                store.put(name, path.read_bytes())
+            uris.append(store.address(name))
         return uris
 
     def _watch(

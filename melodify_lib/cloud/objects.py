@@ -35,9 +35,7 @@ def download_folder(settings: Settings, uri: str, folder: Path, patterns: Sequen
         for name, blob in blobs.items():
             path, seen, stamp = folder / name, folder / f".{name}.generation", f"{blob.generation} {blob.size}"
             if not (path.exists() and seen.exists() and seen.read_text() == stamp):
-                ask_google(
-                    settings, partial(_download, blob, path), service="Cloud Storage", timeout=retry.TRANSFER_S
-                )
+                ask_google(settings, partial(_download, blob, path), service="Cloud Storage", timeout=retry.TRANSFER_S)
                 seen.write_text(stamp)
         for path in folder.iterdir():
             if path.is_file() and path.name not in blobs and _fits(path.name, patterns):

@@ -70,7 +70,8 @@ def _handler(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             fault = proxy.take(self.command, self.path)
             if isinstance(fault, dict):
-                text = json.dumps({"error": {"code": fault["status"], "message": fault.get("body", "no")}}).encode()
+                error = {"code": fault["status"], "message": fault.get("body", "no"), "errors": fault.get("errors", [])}
+                text = json.dumps({"error": error}).encode()
                 headers = {"Retry-After": fault["retry_after"]} if "retry_after" in fault else {}
                 self.reply(fault["status"], {**headers, "Content-Type": "application/json"}, text)
                 return

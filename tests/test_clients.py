@@ -40,9 +40,7 @@ def settings(**more: Any) -> Settings:
         ("eu", "aiplatform.eu.rep.googleapis.com"),
     ],
 )
-def test_the_settings_alone_say_where_a_token_goes(
-    monkeypatch: pytest.MonkeyPatch, location: str, vertex: str
-) -> None:
+def test_the_settings_alone_say_where_a_token_goes(monkeypatch: pytest.MonkeyPatch, location: str, vertex: str) -> None:
     for name in ("OPENAI_BASE_URL", "GOOGLE_VERTEX_BASE_URL", "STORAGE_EMULATOR_HOST"):
         monkeypatch.setenv(name, "http://elsewhere.example.com")
     one = settings(location=location)

@@ -216,7 +216,12 @@ def test_the_failure_of_anothers_deployment_is_said_and_is_not_ours(vertex: Vert
         start(number, model)
 
     vertex._start = slow  # type: ignore[method-assign]
-    threading.Thread(target=lambda: pytest.raises(CloudError, endpoints.deploy, one, bad), daemon=True).start()
+
+    def fail() -> None:
+        with pytest.raises(CloudError, match="nobody"):
+            endpoints.deploy(one, bad)
+
+    threading.Thread(target=fail, daemon=True).start()
     assert begun.wait(30)
     events: list[str] = []
 

@@ -18,6 +18,7 @@ import pytest
 from typer.testing import CliRunner
 
 from emulators import gcs
+from emulators.proxy import Proxy
 from emulators.server import DROP, Reply, Request
 from emulators.vertex import VertexEmulator, blocked, stopped
 from melodify_lib import cli, stages
@@ -214,6 +215,18 @@ def test_the_same_order_is_found_again_and_uploaded_once(cloud: VertexEmulator, 
     assert len(ordered(cloud)) == 3
 
 
+def test_an_upload_that_comes_to_no_end_is_given_up(
+    cloud: VertexEmulator, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retry, "TRANSFER_S", 0.3)
+    with Proxy(cloud.gcs_url) as proxy:
+        proxy.faults = [lambda method, path: "trickle" if method == "POST" else None] * 5
+        one = tuner(settings(cloud, gcs_base_url=proxy.url), Plan(budget=10))
+        with pytest.raises(CloudError, match=r"no whole answer came in 0\.3 s"):
+            one.tune(files / "train.jsonl", tmp_path / "out")
+    assert not ordered(cloud)
+
+
 def test_a_killed_watcher_leaves_the_job_and_the_next_one_finds_it(
     cloud: VertexEmulator, files: Path, tmp_path: Path
 ) -> None:
@@ -287,9 +300,7 @@ def test_a_failed_job_says_why(
     cloud: VertexEmulator, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cloud, "_fetch", lambda uri, path: path)  # nothing arrives
-    with pytest.raises(
-        CloudError, match=r"the tuning job failed: Invalid dataset: cannot read .* \(projects/melodify/"
-    ):
+    with pytest.raises(CloudError, match=r"the tuning job failed: Invalid dataset: cannot read .* \(projects/"):
         tune(cloud, files, tmp_path / "out")
     assert not (tmp_path / "out" / tuned.CARD_FILE).exists()
 

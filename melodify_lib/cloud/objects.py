@@ -77,9 +77,10 @@ def _blobs(settings: Settings, uri: str) -> Iterator[tuple[str, Blob]]:
 
 def _download(blob: Blob, path: Path) -> None:
     """Let `path` be what `blob` is, whole; compared with its checksum."""
+    there = blob.bucket.blob(blob.name, generation=blob.generation)  # what was listed names an address of its own
     aside = path.with_name(f".{path.name}.{token_hex(4)}.part")  # one that was given up may still write into its own
     try:
-        blob.download_to_filename(str(aside), retry=None)
+        there.download_to_filename(str(aside), retry=None)
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)

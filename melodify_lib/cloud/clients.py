@@ -285,7 +285,7 @@ def refusal(
     if status in (401, 403) and reason:  # their texts may repeat the key
         what = (
             f"{service} refused ({status}, {redact(reason, settings)}); "
-            "check the project, that its API is enabled, its billing, and the permissions"
+            "check the credentials, the project, that its API is enabled, its billing, and the permissions"
         )
     elif status in (401, 403):
         what = f"{service} refused the credentials ({status}); check the key, the project and their permissions"

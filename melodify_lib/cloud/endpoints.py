@@ -99,6 +99,7 @@ def container_environment(settings: Settings, musician: str) -> dict[str, str]:
         "store": settings.store,
         "project": settings.project,
         "location": settings.location,
+        "deadline": f"{settings.deadline:g}",
         "allow_paid": "true",  # of Cloud Storage
     }
     return {f"MELODIFY_{name.upper()}": value for name, value in fields.items()}
@@ -391,7 +392,7 @@ def _endpoint(settings: Settings, client: Any, on_event: OnEvent) -> str:
 def _wait_for_others(settings: Settings, client: Any, name: str, response: Any, on_event: OnEvent) -> None:
     """Until nobody changes the endpoint or model `name` any more: what a client that is gone ordered may be under way.
 
-    `response` is the type of what such an order gives. Where it failed that is said, and no failure of ours.
+    `response` is the type of what such an order gives. Where it failed, that is said, and is no failure of ours.
     """
     from google.api_core import operation as operations
 

@@ -592,7 +592,9 @@ def cloud_list(as_json: Json = False) -> None:
         table.add_row(one.kind, name, one.run, str(one.expires or "never"), one.state, price)
     Console(width=max(out.width, 160)).print(table)
     total = sum(one.dollars_an_hour or 0 for one in found)
-    typer.echo(f"{len(found)} in all, ${total:.3f} an hour by list prices (melodify_lib/cloud/machines.yaml)")
+    unknown = " and what is unknown" if any(one.dollars_an_hour is None for one in found) else ""
+    prices = "by list prices (melodify_lib/cloud/machines.yaml)"
+    typer.echo(f"{len(found)} in all, ${total:.3f}{unknown} an hour {prices}")
 
 
 @cloud_app.command("clean")

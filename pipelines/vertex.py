@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from melodify_lib.cloud import clients, labels
 from melodify_lib.errors import InputError, PipelineError, SettingsError
-from melodify_lib.logs import TRACE, redact
+from melodify_lib.logs import redact
 from melodify_lib.music.finish import SEED_LIMIT
 from melodify_lib.nouns import sha256
 from melodify_lib.settings import Settings
@@ -96,10 +96,7 @@ def submit(
             "parameter_values": parameters,
             "failure_policy": "PIPELINE_FAILURE_POLICY_FAIL_SLOW",  # what does not need the failed task goes on
         },
-        "labels": {
-            **labels.labels(settings, run=digest[:16], request=digest[:32]),
-            **({labels.TRACE: trace} if (trace := TRACE.get()) else {}),
-        },
+        "labels": labels.labels(settings, digest[:32]),
         "service_account": settings.service_account,
     }
 

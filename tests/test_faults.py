@@ -40,7 +40,7 @@ from emulators.proxy import Fault, Proxy
 from emulators.server import Emulator
 from emulators.vertex import VertexEmulator
 from melodify_lib import stages
-from melodify_lib.cloud import endpoints, retry, store
+from melodify_lib.cloud import endpoints, retry
 from melodify_lib.describe.local import SHIPPED
 from melodify_lib.errors import CloudError, MelodifyError
 from melodify_lib.logs import redact
@@ -233,6 +233,7 @@ class Clouds:
             "endpoint": endpoints.NAME, "openai_api_key": KEY, "access_token": TOKEN, "service_account": ACCOUNT,
             "openai_base_url": f"{self.proxies['openai'].url}/openai/v1", "vertex_base_url": self.proxies["vertex"].url,
             "gcs_base_url": self.proxies["gcs"].url, "iam_base_url": self.proxies["iam"].url,
+            "iam_credentials_base_url": self.proxies["iam"].url,
         }  # fmt: skip
         return Settings(**{**fields, **more})
 
@@ -335,7 +336,7 @@ class Cell:
         with pytest.MonkeyPatch.context() as patch, listening() as heard:
             patch.setattr(retry, "DEADLINE_S", deadline)
             if fault == "trickle":
-                for module, limit in ((retry, "TIMEOUT_S"), (store, "TRANSFER_S"), (endpoints, "SHARED_S")):
+                for module, limit in ((retry, "TIMEOUT_S"), (retry, "TRANSFER_S"), (endpoints, "SHARED_S")):
                     patch.setattr(module, limit, TIMEOUT_S)
             try:
                 answer = self.operation.call(self.settings.model_copy(update={"deadline": deadline}), self.folder)

@@ -59,8 +59,8 @@ def test_the_same_song_comes_out_as_here(gcp: Cloud, photograph: Path, composer:
     there.save(tmp_path)
     assert (tmp_path / "track.wav").read_bytes() == there.files["track.wav"]
     (job,) = [job for job in gcp.vertex.pipeline_jobs.values() if job["name"] in events[0]]
-    assert set(job["labels"]) == {"melodify-run", "melodify-request", "melodify-expires", "melodify-trace"}
-    assert job["labels"]["melodify-trace"] == trace
+    assert set(job["labels"]) == {"melodify-run", "melodify-request", "melodify-expires"}
+    assert job["labels"]["melodify-run"] == trace
     assert gcp.environment["MELODIFY_ACCESS_TOKEN"] not in json.dumps(job)
     assert job["runtimeConfig"]["failurePolicy"] == "PIPELINE_FAILURE_POLICY_FAIL_SLOW"
 

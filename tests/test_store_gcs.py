@@ -22,7 +22,7 @@ from emulators import gcs
 from emulators.iam import IamEmulator
 from emulators.proxy import Proxy
 from melodify_lib.cloud import retry
-from melodify_lib.cloud.objects import list_names
+from melodify_lib.cloud.objects import download_folder, list_names, read
 from melodify_lib.cloud.store import GcsStore
 from melodify_lib.errors import CloudError, PaidError, SettingsError, StoreError
 from melodify_lib.settings import Settings
@@ -180,7 +180,7 @@ def test_a_large_upload_goes_on_after_the_connection_broke(proxy: Proxy, bucket:
 
 def test_a_link_is_signed_by_iam_and_opens(bucket: str) -> None:
     with IamEmulator(TOKEN, ACCOUNT) as iam:
-        store = GcsStore(settings(bucket, iam_base_url=iam.url, service_account=ACCOUNT))
+        store = GcsStore(settings(bucket, iam_credentials_base_url=iam.url, service_account=ACCOUNT))
         store.put("songs/1/track.wav", b"RIFF")
         link = store.link("songs/1/track.wav")
         answer = requests.get(link, timeout=10)
@@ -189,7 +189,8 @@ def test_a_link_is_signed_by_iam_and_opens(bucket: str) -> None:
         signature, payload = _canonical(link)
         iam.verify(signature, payload)
         with pytest.raises(CloudError, match="permissions"):
-            GcsStore(settings(bucket, iam_base_url=iam.url, service_account="other@x.y")).link("songs/1/track.wav")
+            more = {"iam_credentials_base_url": iam.url, "service_account": "other@x.y"}
+            GcsStore(settings(bucket, **more)).link("songs/1/track.wav")
 
 
 def test_a_link_needs_a_key(bucket: str) -> None:
@@ -267,3 +268,59 @@ def test_a_long_listing_has_a_limit_for_each_page_and_not_for_all(
     monkeypatch.setattr(retry, "TIMEOUT_S", 0.8)
     monkeypatch.setattr(retry, "DEADLINE_S", 0.1)
     assert list_names(here, here.store) == list("abcd")
+
+
+def _model(bucket: str, name: str) -> str:
+    store = GcsStore(settings(bucket, store=f"gs://{gcs.BUCKET}/{name}"))
+    for file, data in (("config.json", b"{}"), ("model.safetensors", b"x" * 1000), ("deeper/config.json", b"no")):
+        store.put(file, data)
+    return store.address("config.json").removesuffix("config.json")
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file() and path.name[0] != "."}
+
+
+def test_a_folder_is_fetched_once_and_follows_the_bucket(proxy: Proxy, bucket: str, tmp_path: Path) -> None:
+    address = _model(bucket, "follows")
+    there, fetched = GcsStore(settings(bucket, store=address)), []
+    proxy.faults = [lambda method, path: fetched.append(path) if "/download/" in path else None]  # type: ignore[func-returns-value]
+    for _ in range(2):
+        download_folder(settings(proxy.url), address, tmp_path, ["*"])
+    assert _files(tmp_path) == {"config.json": b"{}", "model.safetensors": b"x" * 1000} and len(fetched) == 2
+    there.put("config.json", b"{ }")
+    there.delete("model.safetensors")
+    download_folder(settings(proxy.url), address, tmp_path, ["*"])
+    assert _files(tmp_path) == {"config.json": b"{ }"} and len(fetched) == 3
+    with pytest.raises(CloudError, match=r"nothing under .* like \*\.bin"):
+        download_folder(settings(proxy.url), address, tmp_path, ["*.bin"])
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [{"status": 503}, {"status": 429, "retry_after": "0"}, "reset", "cut the answer", "damage the answer"],
+    ids=str,
+)
+@pytest.mark.parametrize("what", ["list", "file"])
+def test_a_folder_comes_whole_through_a_fault(proxy: Proxy, bucket: str, tmp_path: Path, what: str, fault: Any) -> None:
+    address = _model(bucket, "whole")
+    proxy.faults = [lambda method, path: fault if ("safetensors" in path) == (what == "file") else None]
+    download_folder(settings(proxy.url), address, tmp_path, ["*.json", "*.safetensors"])
+    assert _files(tmp_path) == {"config.json": b"{}", "model.safetensors": b"x" * 1000} and proxy.hit == 1
+    assert not list(tmp_path.glob(".*.part"))
+
+
+def test_a_file_that_comes_a_byte_at_a_time_is_given_up(
+    proxy: Proxy, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = _model(bucket, "slow")
+    monkeypatch.setattr(retry, "TRANSFER_S", 0.3)
+    monkeypatch.setattr(retry, "DEADLINE_S", 0.1)
+    for get in (
+        lambda: download_folder(settings(proxy.url), address, tmp_path, ["*.safetensors"]),
+        lambda: read(settings(proxy.url), f"{address}model.safetensors", 100),
+    ):
+        proxy.faults = [lambda method, path: "trickle" if "safetensors" in path else None] * 10
+        with pytest.raises(CloudError, match=r"no whole answer came in 0\.3 s"):
+            get()
+    assert _files(tmp_path) == {}

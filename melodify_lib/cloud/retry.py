@@ -17,6 +17,8 @@ T = TypeVar("T")
 
 TIMEOUT_S = 60.0
 """How long one answer may take to arrive whole."""
+TRANSFER_S = 600.0
+"""The same for a file, up or down."""
 DEADLINE_S = 120.0
 """How long a request may be repeated."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0

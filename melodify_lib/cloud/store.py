@@ -10,7 +10,7 @@ from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from melodify_lib.cloud import clients
+from melodify_lib.cloud import clients, retry
 from melodify_lib.cloud.objects import split
 from melodify_lib.errors import CloudError, SettingsError, StoreError
 from melodify_lib.store import check_name, is_name
@@ -26,8 +26,6 @@ T = TypeVar("T")
 LINK_LASTS = timedelta(hours=1)
 WRITES_MAX = 5
 """How often an object that others delete at the same time is written anew."""
-TRANSFER_S = 600.0
-"""How long one upload or download may take."""
 CHUNK_BYTES = 8 * 2**20
 """An upload that is longer goes in pieces of this size, and goes on after the last one that arrived."""
 
@@ -104,7 +102,7 @@ class GcsStore:
             link: str = blob.generate_signed_url(
                 version="v4",
                 expiration=LINK_LASTS,
-                api_access_endpoint=self._settings.gcs_base_url or "https://storage.googleapis.com",
+                api_access_endpoint=clients.storage_address(self._settings),
                 response_disposition=f'inline; filename="{name.rpartition("/")[2]}"',
                 credentials=_signing(self._settings) if self._settings.service_account else None,
             )
@@ -148,7 +146,7 @@ class GcsStore:
         return True
 
     def _ask(self, request: Callable[[], T]) -> T:
-        return clients.ask_google(self._settings, request, service="Cloud Storage", timeout=TRANSFER_S)
+        return clients.ask_google(self._settings, request, service="Cloud Storage", timeout=retry.TRANSFER_S)
 
 
 def _crc32c(data: bytes) -> str:
@@ -178,7 +176,8 @@ def _signing(settings: Settings) -> Signing:
 
 
 def _sign_blob(settings: Settings, message: bytes) -> bytes:
+    address = settings.iam_credentials_base_url or "https://iamcredentials.googleapis.com"
     payload = {"payload": base64.b64encode(message).decode()}
-    answer = clients.post_iam(settings, "iamcredentials.googleapis.com", "signBlob", payload)
+    answer = clients.post_iam(settings, address, "signBlob", payload)
     with clients.readable("IAM"):
         return base64.b64decode(answer["signedBlob"], validate=True)

@@ -14,10 +14,9 @@ from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from secrets import token_hex
 from typing import TYPE_CHECKING
 
-from melodify_lib.cloud import clients, jobs, labels
+from melodify_lib.cloud import clients, jobs, labels, tuned
 from melodify_lib.cloud.prices import BYTES_A_TOKEN, price, require_budget
 from melodify_lib.cloud.store import GcsStore
 from melodify_lib.cloud.tuned import CARD_FILE, VertexCard
@@ -163,7 +162,7 @@ class VertexTuner:
             # Each checkpoint would be served by an endpoint of its own.
             export_last_checkpoint_only=True,
             labels={
-                **labels.labels(self.settings, run=token_hex(8), request=order.label),
+                **labels.labels(self.settings, order.label),
                 _DATASET: order.sha256[:32],
             },
         )
@@ -262,20 +261,21 @@ class VertexTuner:
         clients.ask_google(self.settings, lambda: self.client.tunings.cancel(name=name))
 
     def _card(self, job: types.TuningJob, order: _Order) -> VertexCard:
-        spec = job.supervised_tuning_spec
-        if job.tuned_model is None or not job.tuned_model.endpoint:
+        spec, made = job.supervised_tuning_spec, job.tuned_model
+        asks = tuned.own((made.endpoint if made else "") or "", "endpoints", self.settings)
+        if made is None or asks is None:
             raise CloudError(f"the tuning job succeeded and names no endpoint ({job.name}); look at it in the console")
         files = (spec.training_dataset_uri, spec.validation_dataset_uri) if spec is not None else ()
         return VertexCard(
-            asks=job.tuned_model.endpoint,
+            asks=asks,
             base_model=self.settings.gemini_model,
             dataset_sha256=order.sha256,
             validation_sha256=order.validation_sha256,
             epochs=self.plan.epochs,
             learning_rate_multiplier=self.plan.learning_rate_multiplier,
             adapter_size=self.plan.adapter_size,
-            job=job.name,
-            model=job.tuned_model.model,
+            job=tuned.own(job.name or "", "tuningJobs", self.settings),
+            model=tuned.own(made.model or "", "models", self.settings),
             experiment=job.experiment,
             files=tuple(uri for uri in files if uri),
             labels=job.labels or {},

@@ -84,7 +84,11 @@ def _handler(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
             if isinstance(fault, dict):
                 if fault.get("taken"):
                     self.forward(body)
-                error = {"code": fault.get("code", fault["status"]), "message": fault.get("body", "no")}
+                error = {
+                    "code": fault.get("code", fault["status"]),
+                    "message": fault.get("body", "no"),
+                    "errors": fault.get("errors", []),
+                }
                 text = json.dumps({"error": error}).encode()
                 headers = {"Retry-After": fault["retry_after"]} if "retry_after" in fault else {}
                 self.reply(fault["status"], {**headers, "Content-Type": "application/json"}, text)

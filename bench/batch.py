@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from melodify_lib.cloud.prices import price
+from melodify_lib.cloud.prices import of_songs
 from melodify_lib.cloud.resources import MACHINES
 from melodify_lib.image import open_image
 from melodify_lib.samples import SAMPLES, sample_picture
@@ -27,10 +27,6 @@ from pipelines.batch import run_batch
 MACHINE, PROCESSORS = "n2-standard-4", 4
 MUSICGEN = 14.4 * 5 / 2
 """Seconds of audio a minute and processor: bench/endpoint.py: 14.4 songs of 5 s a minute on two, one caller, int8."""
-CAPTION_TOKENS, DESCRIPTION_TOKENS = (715, 150), (300, 250)
-"""Asked and answered, estimated: 512 × 512 pixels by patches with what is said around them; a caption."""
-LYRIA_CLIP = 0.06
-"""Dollars, second-hand."""
 MODELS_S, LYRIA_S = 4.0, 20.0
 """Seconds that a song waits for OpenAI and Gemini, and for its clip; guesses. The machine is paid for meanwhile."""
 STARTING_S = 180.0
@@ -68,15 +64,15 @@ def measure(count: int, seconds: float) -> float:
 
 def plan(arranger: float, seconds: float, pictures: int, within: float) -> None:
     """Print the table; `arranger` in pictures a minute and task. A share is an hour's work."""
-    table, settings = read_yaml(MACHINES), Settings()
+    table = read_yaml(MACHINES)
     hourly = table["machines"][MACHINE]
-    models = price(settings.openai_model, settings).of(*CAPTION_TOKENS)
-    models += price(settings.gemini_model, settings).of(*DESCRIPTION_TOKENS)
+    models = sum(of_songs(Settings(captioner="openai", describer="gemini"), 1).values())
+    clip = sum(of_songs(Settings(musician="lyria"), 1).values())
     playing = {"arranger": 60 / arranger, "MusicGen, int8": 60 * seconds / MUSICGEN / PROCESSORS}
     rows = [
         *((f"{name}; local models", one, 0.0) for name, one in playing.items()),
         *((f"{name}; OpenAI and Gemini", one + MODELS_S, models) for name, one in playing.items()),
-        ("Lyria; OpenAI and Gemini", LYRIA_S + MODELS_S, models + LYRIA_CLIP),
+        ("Lyria; OpenAI and Gemini", LYRIA_S + MODELS_S, models + clip),
     ]
     print(f"{pictures:,} pictures, songs of {seconds:g} s, within {within:g} h; {MACHINE} at ${hourly} an hour")
     print(f"(list price of {table['checked']}, {table['source']})\n")

@@ -615,7 +615,9 @@ def cloud_list(as_json: Json = False) -> None:
         table.add_row(one.kind, name, one.run, str(one.expires or "never"), one.state, price)
     Console(width=max(out.width, 160)).print(table)
     total = sum(one.dollars_an_hour or 0 for one in found)
-    typer.echo(f"{len(found)} in all, ${total:.3f} an hour by list prices (melodify_lib/cloud/machines.yaml)")
+    unknown = " and what is unknown" if any(one.dollars_an_hour is None for one in found) else ""
+    prices = "by list prices (melodify_lib/cloud/machines.yaml)"
+    typer.echo(f"{len(found)} in all, ${total:.3f}{unknown} an hour {prices}")
 
 
 @cloud_app.command("clean")
@@ -654,12 +656,13 @@ def pipeline_batch(
     parallel: Annotated[int, typer.Option(min=1, help="Tasks at the same time.")] = 2,
     per_task: Annotated[int, typer.Option(min=1, help="Pictures in a task.")] = 8,
     runner: Runner = None,
+    budget: Annotated[float | None, typer.Option(help="Dollars that OpenAI, Gemini and Lyria may cost.")] = None,
     as_json: Json = False,
 ) -> None:
     """Make a song for every picture, as a pipeline; what was made before is found again.
 
-    On Vertex AI pictures and store are gs:// addresses, and Ctrl-C cancels the job. Exit code 1 when pictures failed;
-    the others are made.
+    On Vertex AI pictures and store are gs:// addresses, and Ctrl-C cancels the job. Where models are paid it first says
+    what that would cost, and refuses what passes the budget. Exit code 1 when pictures failed; the others are made.
     """
     from melodify_lib.settings import Settings
 
@@ -672,6 +675,7 @@ def pipeline_batch(
             seed=seed,
             parallel=parallel,
             per_task=per_task,
+            budget=budget,
             on_event=_say,
         )
     if as_json:

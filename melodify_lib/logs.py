@@ -46,7 +46,7 @@ _KEY = re.compile(
 )
 _SEVERITIES = ((50, "CRITICAL"), (40, "ERROR"), (30, "WARNING"), (20, "INFO"), (0, "DEBUG"))
 _DEEPEST = 8
-_CHATTY = ("httpx", "google.auth", "urllib3")  # a line a request, with its address
+_CHATTY = ("httpx", "httpx2", "google.auth", "urllib3")  # a line a request, with its address
 
 
 def configure(settings: Settings, *, as_json: bool | None = None, labels: Mapping[str, str] | None = None) -> None:

@@ -91,7 +91,8 @@ class Settings(BaseSettings):
     openai_base_url: str | None = Field(None, description="address of OpenAI's API, if not the public one")
     vertex_base_url: str | None = Field(None, description="address of Vertex AI, if not the region's own")
     gcs_base_url: str | None = Field(None, description="address of Cloud Storage, if not the public one")
-    iam_base_url: str | None = Field(None, description="address of IAM and IAM Credentials, if not the public ones")
+    iam_base_url: str | None = Field(None, description="address of IAM, if not the public one")
+    iam_credentials_base_url: str | None = Field(None, description="address of IAM Credentials, if not the public one")
     secret_manager_base_url: str | None = Field(None, description="address of Secret Manager, if not the public one")
     resource_manager_base_url: str | None = Field(
         None, description="address of Resource Manager, if not the public one"

@@ -12,7 +12,9 @@ from typing import Any
 from kfp import compiler, dsl
 from kfp.dsl import Artifact, Input, Metrics, Output
 
+from melodify_lib import batch
 from melodify_lib.batch import Result, from_json
+from melodify_lib.cloud.prices import of_songs, require_budget
 from melodify_lib.errors import InputError, SettingsError
 from melodify_lib.settings import Settings
 from melodify_lib.store import open_store
@@ -109,12 +111,15 @@ def run_batch(
     seed: int = 0,
     parallel: int = PARALLEL,
     per_task: int = PER_TASK,
+    budget: float | None = None,
     on_event: Callable[[str], None] = lambda text: None,
 ) -> list[Result]:
     """Run it wherever the settings say. The same pictures and options, asked for while they are made, are one run.
 
-    Raises `PipelineError` when it is not a picture that failed, and `InputError` or `SettingsError` where the machines
-    of the run would lack the pictures or a key.
+    Where models are paid by what they make, `on_event` hears what that is estimated to cost, as if no song was there
+    yet, and it must fit into `budget`, in dollars. Raises, before anything is made, `BudgetError`, and `InputError` or
+    `SettingsError` where the machines of the run would lack the pictures or a key; and `PipelineError` when it is not
+    a picture that failed.
     """
     run_there = runner(settings)
     where = pictures if pictures.startswith("gs://") else str(Path(pictures).resolve())
@@ -128,6 +133,7 @@ def run_batch(
             "the machines on Vertex AI have no key of OpenAI, and a job carries none: put it into Secret Manager "
             "(gcloud secrets create) and set MELODIFY_OPENAI_SECRET, or MELODIFY_CAPTIONER=local"
         )
+    _agree(pictures, settings, budget, on_event)
     parameters = {
         "pictures": where,
         "settings": batch_settings(settings),
@@ -145,3 +151,13 @@ def run_batch(
     )
     folder, _, name = address.rpartition("/")
     return from_json(open_store(settings.model_copy(update={"store": folder})).get(name).decode())
+
+
+def _agree(pictures: str, settings: Settings, budget: float | None, on_event: Callable[[str], None]) -> None:
+    """Say what it would cost, and stop where that is not allowed."""
+    if of_songs(settings, 1):
+        count = len(batch.list_pictures(settings, pictures))
+        dollars = of_songs(settings, count)
+        what = f"{count:,} pictures by {', '.join(dollars)}"
+        on_event(f"{what}: about ${sum(dollars.values()):.2f}, less what was made before")
+        require_budget(what, sum(dollars.values()), budget)

@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 from melodify_lib.cloud import clients, labels
 from melodify_lib.errors import InputError, PipelineError, SettingsError
-from melodify_lib.logs import TRACE, redact
+from melodify_lib.logs import redact
 from melodify_lib.music.finish import SEED_LIMIT
 from melodify_lib.nouns import sha256
 from melodify_lib.settings import Settings
@@ -100,10 +100,7 @@ def submit(
             "parameter_values": parameters,
             "failure_policy": "PIPELINE_FAILURE_POLICY_FAIL_SLOW",  # what does not need the failed task goes on
         },
-        "labels": {
-            **labels.labels(settings, run=digest[:16], request=digest[:32]),
-            **({labels.TRACE: trace} if (trace := TRACE.get()) else {}),
-        },
+        "labels": labels.labels(settings, digest[:32]),
         "service_account": settings.service_account,
     }
 
@@ -170,7 +167,14 @@ def wait(
 def get(name: str, settings: Settings) -> Any:
     """The job as it is, a `google.cloud.aiplatform_v1.PipelineJob`."""
     client = _client(settings)
-    return clients.ask_google(settings, lambda: client.get_pipeline_job(name=name, retry=None))
+
+    def look() -> Any:
+        job = client.get_pipeline_job(name=name, retry=None)
+        if not job.name:
+            raise ValueError("no job")
+        return job
+
+    return clients.ask_google(settings, look)
 
 
 def state(job: Any) -> str:

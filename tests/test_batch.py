@@ -17,7 +17,7 @@ import yaml
 from emulators import gcs
 from emulators.cloud import Cloud
 from melodify_lib import batch
-from melodify_lib.errors import InputError, PipelineError, SettingsError
+from melodify_lib.errors import BudgetError, InputError, PipelineError, SettingsError
 from melodify_lib.image import open_image
 from melodify_lib.samples import SAMPLES, sample_picture
 from melodify_lib.settings import Settings
@@ -62,6 +62,15 @@ def test_every_picture_has_its_song_or_a_reason_and_a_second_run_makes_nothing(p
     third = {one.picture: one.state for one in run_batch(str(pictures), settings, seconds=4, seed=1, per_task=5)}
     assert third[made[0].picture] == "made" and list(third.values()).count("found") == 11
     assert before == {name: store.get(name) for name in before}
+
+
+def test_what_paid_models_would_cost_is_said_and_must_fit_into_the_budget(pictures: Path, tmp_path: Path) -> None:
+    settings = Settings.load(store=tmp_path, captioner="openai", describer="gemini", musician="lyria")
+    events: list[str] = []
+    for budget, says in ((None, "--budget DOLLARS"), (0.84, r"the budget is \$0\.84")):
+        with pytest.raises(BudgetError, match=rf"14 pictures by gpt.*, gemini.*, lyria-002 would cost .*{says}"):
+            run_batch(str(pictures), settings, budget=budget, on_event=events.append)
+    assert "about $0.86" in events[0] and not list(tmp_path.iterdir())
 
 
 def test_a_run_that_was_killed_makes_only_the_rest(pictures: Path, tmp_path: Path) -> None:
@@ -200,7 +209,7 @@ def test_on_vertex_ai_openais_key_comes_from_secret_manager(
     gcp: Cloud, pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     where = upload(gcp, pictures, "secret", ["picture 06.png"])
-    (made,) = run_batch(where, Settings.load(), seconds=4)
+    (made,) = run_batch(where, Settings.load(), seconds=4, budget=0.01)
     assert made.state == "made" and any(one.path.endswith("/responses") for one in gcp.openai.served())
     (job,) = list(gcp.vertex.pipeline_jobs.values())[-1:]
     assert gcp.environment["MELODIFY_OPENAI_API_KEY"] not in json.dumps(job)

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from emulators.openai import OpenAIEmulator
-from emulators.server import DROP, HANG, Fault, Reply, Request
+from emulators.server import HANG, Reply, Request
 from melodify_lib import stages
 from melodify_lib.cloud import retry
 from melodify_lib.errors import CaptionError, CloudError, MelodifyError, PaidError, SettingsError
@@ -34,11 +34,6 @@ def openai(monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenAIEmulator]:
 def captioner(openai: OpenAIEmulator, **more: Any) -> stages.Captioner:
     fields = {"captioner": "openai", "allow_paid": True, "openai_api_key": KEY, "openai_base_url": openai.base_url}
     return stages.captioner(Settings(**{**fields, **more}))
-
-
-def once(fault: Fault) -> Any:
-    faults = iter([fault])
-    return lambda request: next(faults, None)
 
 
 def test_a_caption_has_text_feeling_and_palette(openai: OpenAIEmulator, photograph: Path) -> None:
@@ -118,48 +113,6 @@ def test_a_content_filter_is_named_and_not_asked_again(openai: OpenAIEmulator) -
     with pytest.raises(CaptionError, match="content_filter"):
         captioner(openai).caption(Image.new("RGB", (64, 64)))
     assert len(openai.log) == 1
-
-
-@pytest.mark.parametrize(
-    "fault",
-    [
-        Reply({"error": {"message": "slow down"}}, 429),
-        Reply({"error": {"message": "slow down"}}, 429, {"Retry-After": "0.01"}),
-        Reply({"error": {"message": "oops"}}, 500),
-        Reply({"error": {"message": "oops"}}, 503, {"Retry-After": "0"}),
-        DROP,
-    ],
-    ids=str,
-)
-def test_a_fault_that_passes_is_outlived(openai: OpenAIEmulator, fault: Fault) -> None:
-    openai.fault = once(fault)
-    assert captioner(openai).caption(Image.new("RGB", (64, 64))).text == "A cup of coffee."
-    assert len(openai.log) == 2
-
-
-@pytest.mark.parametrize(
-    ("fault", "says", "status", "is_asked_again"),
-    [
-        (Reply({"error": {"message": "slow"}}, 429, {"Retry-After": "3600"}), "429", 429, False),
-        (Reply({"error": {"message": "slow"}}, 429), "429", 429, True),
-        (Reply({"error": {"message": f"wrong key {KEY}"}}, 401), "credentials", 401, False),
-        (Reply({"error": {"message": "no"}}, 403), "permissions", 403, False),
-        (Reply({"error": {"message": "no", "code": "insufficient_quota"}}, 429), "quota is used up", 402, False),
-        (Reply({"error": {"message": f"no model {KEY}"}}, 404), "404", 404, False),
-        (Reply({"error": {"message": "oops"}}, 503), "503", 503, True),
-        (DROP, "did not answer", None, True),
-        (Reply(b"<html>"), "cannot be read", 200, False),  # it came, and is paid for
-    ],
-    ids=str,
-)
-def test_a_fault_that_stays_is_named(
-    openai: OpenAIEmulator, fault: Fault, says: str, status: int | None, is_asked_again: bool
-) -> None:
-    openai.fault = lambda request: fault
-    with pytest.raises(CloudError, match=says) as caught:
-        captioner(openai).caption(Image.new("RGB", (64, 64)))
-    assert caught.value.status == status and KEY not in repr(caught.value)
-    assert (len(openai.log) > 1) == is_asked_again
 
 
 def test_a_service_that_hangs_is_given_up(openai: OpenAIEmulator, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,7 +61,8 @@ def test_everything_that_was_made_is_listed_priced_and_cleaned(
     assert found[0].name == endpoint and found[0].dollars_an_hour == 0.219
     assert all(one.expires is not None and not one.is_expired() for one in found)
     assert resources.choose(found) == [] and resources.choose(found, today=LATER) == found
-    assert resources.choose(found, run=found[1].run) == [found[1]]
+    (run,) = {one.run for one in found}
+    assert resources.choose(found, run=run) == found and resources.choose(found, run="others") == []
 
     shown = _melodify("cloud", "list")
     assert "$0.219 an hour" in shown.stdout and "/".join(endpoint.split("/")[-2:]) in shown.stdout
@@ -95,6 +96,9 @@ def test_what_cannot_be_deleted_is_left_and_said_and_the_rest_goes(gcp: Cloud) -
 def test_a_job_that_runs_is_cancelled_and_deleted_once_it_has_ended(gcp: Cloud, photograph: Path) -> None:
     settings = Settings.load(captioner="local", describer="local")
     vertex.submit(music_pipeline(), arguments(photograph, settings, seconds=4), settings)
+    assert [one.dollars_an_hour for one in resources.find(settings)] == [None]
+    shown = _melodify("cloud", "list").stdout
+    assert "unknown" in shown and "$0.000 and what is unknown an hour" in shown
     left = resources.clean(settings, resources.find(settings), lambda one, what: None)
     assert not left and not gcp.vertex.pipeline_jobs
 

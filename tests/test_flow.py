@@ -1,6 +1,7 @@
 """The whole flow: a picture in, music out, and the card tells how."""
 
 import io
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,14 @@ def test_each_photograph_gets_its_own_music(tracks: dict[str, Track]) -> None:
     assert len({track.card.caption.text for track in tracks.values() if track.card.caption}) == len(SAMPLES)
     assert len({track.card.description.description for track in tracks.values()}) == len(SAMPLES)
     assert len({track.card.files["track.wav"] for track in tracks.values()}) == len(SAMPLES)
+
+
+def test_a_card_from_before_there_were_stand_ins_and_watermarks_is_read(tracks: dict[str, Track]) -> None:
+    card = tracks["coffee"].card
+    fields = {
+        name: value for name, value in json.loads(card.to_json()).items() if name not in ("fallback_from", "watermark")
+    }
+    assert TrackCard.from_json(json.dumps(fields)) == card
 
 
 @pytest.mark.parametrize("name", SAMPLES)

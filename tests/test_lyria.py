@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from emulators.server import DROP, Fault, Reply
+from emulators.server import Reply
 from emulators.vertex import VertexEmulator
 from melodify_lib import stages
 from melodify_lib.cloud import retry
@@ -62,29 +62,6 @@ def test_more_than_a_clip_is_refused_before_anything_is_paid(vertex: VertexEmula
     with pytest.raises(PaidError):
         lyria(vertex, allow_paid=False)
     assert not vertex.log
-
-
-@pytest.mark.parametrize("fault", [Reply({}, 503), Reply({}, 500), DROP], ids=str)
-def test_an_order_whose_answer_was_lost_is_not_given_again(vertex: VertexEmulator, fault: Fault) -> None:
-    vertex.fault = lambda request: fault
-    with pytest.raises(CloudError, match="Lyria"):
-        lyria(vertex).play(MUSIC, 8, 7)
-    assert len(vertex.log) == 1
-
-
-def test_an_order_that_was_not_taken_is_given_again(vertex: VertexEmulator) -> None:
-    faults = iter([Reply(vertex.error(429, "quota"), 429, {"Retry-After": "0"})])
-    vertex.fault = lambda request: next(faults, None)
-    assert lyria(vertex).play(MUSIC, 4, 7).card.seed == 7
-    assert vertex.clips == 1
-
-
-@pytest.mark.parametrize("status", [401, 403, 404])
-def test_a_refusal_is_named(vertex: VertexEmulator, status: int) -> None:
-    vertex.fault = lambda request: Reply(vertex.error(status, f"no {TOKEN}"), status)
-    with pytest.raises(CloudError, match=rf"{status}|credentials") as caught:
-        lyria(vertex).play(MUSIC, 8, 7)
-    assert TOKEN not in repr(caught.value)
 
 
 def _wave(seconds: float = 33, channels: int = 2, subtype: str = "PCM_16", value: float = 0) -> str:

@@ -119,7 +119,7 @@ def test_resources_are_data_of_a_task(tmp_path: Path) -> None:
 def test_parameters_have_no_secret_and_no_address_and_are_the_submitters(
     photograph: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    addresses = ("vertex_base_url", "gcs_base_url", "iam_base_url", "openai_base_url")
+    addresses = ("vertex_base_url", "gcs_base_url", "iam_base_url", "iam_credentials_base_url", "openai_base_url")
     settings = Settings.load(
         access_token="ya29.hidden", openai_api_key="sk-hidden", **dict.fromkeys(addresses, "http://hidden")
     )

@@ -22,11 +22,11 @@ from emulators import gcs
 from emulators.iam import IamEmulator
 from emulators.proxy import Proxy
 from melodify_lib.cloud import retry
-from melodify_lib.cloud.objects import list_names
+from melodify_lib.cloud.objects import download_folder, list_names, read
 from melodify_lib.cloud.store import GcsStore
 from melodify_lib.errors import CloudError, PaidError, SettingsError, StoreError
 from melodify_lib.settings import Settings
-from melodify_lib.store import FolderStore, Store, open_store, put_all
+from melodify_lib.store import FolderStore, Store, open_store
 
 TOKEN = "ya29.emulated-0123456789abcdefghij"
 ACCOUNT = "songs@melodify.iam.gserviceaccount.com"
@@ -165,67 +165,6 @@ def test_a_client_killed_in_the_middle_of_an_upload_leaves_nothing(proxy: Proxy,
     assert store.list() == ["large"] and store.get("large") == b"y" * 20 * 2**20
 
 
-def test_an_upload_whose_answer_was_lost_is_found_again(proxy: Proxy) -> None:
-    proxy.faults = [lambda method, path: "lose the answer" if method == "POST" else None]
-    store = GcsStore(settings(proxy.url))
-    store.put("a", b"first")
-    assert store.get("a") == b"first" and proxy.hit == 1
-
-
-@pytest.mark.parametrize(
-    "fault",
-    [
-        {"status": 503},
-        {"status": 429, "retry_after": "0"},
-        {"status": 408},
-        "reset",
-        "lose the answer",
-        "cut the answer",
-        "damage the answer",
-        "not JSON",
-    ],
-    ids=str,
-)
-@pytest.mark.parametrize("call", ["put", "get", "list", "delete", "link"])
-def test_a_fault_that_passes_is_outlived(proxy: Proxy, bucket: str, fault: Any, call: str) -> None:
-    with IamEmulator(TOKEN, ACCOUNT) as iam:
-        more = {"store": f"gs://{gcs.BUCKET}/passing", "iam_base_url": iam.url, "service_account": ACCOUNT}
-        whole = GcsStore(settings(bucket, **more))
-        whole.put("a", b"x" * 1000)
-        proxy.faults = [lambda *_: fault]
-        got = _call(GcsStore(settings(proxy.url, **more)), call)
-        assert proxy.hit == 1
-        assert got == {"get": b"x" * 1000, "list": ["a"]}.get(call, got)
-        if call != "delete":
-            assert whole.get("a") == (b"y" if call == "put" else b"x" * 1000)
-
-
-@pytest.mark.parametrize("call", ["put", "get", "list", "delete", "link"])
-@pytest.mark.parametrize(
-    ("status", "says"),
-    [(401, "credentials"), (403, "permissions"), (429, "429"), (503, "503")],
-)
-def test_a_fault_that_stays_is_named(
-    proxy: Proxy, bucket: str, call: str, status: int, says: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(retry, "DEADLINE_S", 0.1)
-    GcsStore(settings(bucket, store=f"gs://{gcs.BUCKET}/staying")).put("a", b"x")
-    proxy.faults = [lambda *_: {"status": status, "body": f"no, {TOKEN}"}] * 1000
-    with pytest.raises(CloudError, match=says) as caught:
-        _call(GcsStore(settings(proxy.url, store=f"gs://{gcs.BUCKET}/staying")), call)
-    assert caught.value.status == status and TOKEN not in repr(caught.value)
-    assert (proxy.hit <= 2) == (status < 429)  # the client looks for fresh credentials once
-    assert GcsStore(settings(bucket, store=f"gs://{gcs.BUCKET}/staying")).get("a") == b"x"
-
-
-def test_a_service_that_sends_a_byte_at_a_time_is_given_up(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("melodify_lib.cloud.store.TRANSFER_S", 0.3)
-    monkeypatch.setattr(retry, "DEADLINE_S", 0.1)
-    proxy.faults = [lambda *_: "trickle"] * 10
-    with pytest.raises(CloudError, match="no whole answer"):
-        GcsStore(settings(proxy.url)).list()
-
-
 def test_a_bucket_that_is_not_there_is_named(bucket: str) -> None:
     with pytest.raises(CloudError, match="404"):
         GcsStore(settings(bucket, store="gs://nobodys")).put("a", b"")
@@ -239,19 +178,9 @@ def test_a_large_upload_goes_on_after_the_connection_broke(proxy: Proxy, bucket:
     assert GcsStore(settings(proxy.url)).get("large") == data
 
 
-def test_half_an_upload_is_nothing(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retry, "DEADLINE_S", 0.1)
-    proxy.faults = [lambda method, path: "cut the request" if method == "POST" else None] * 100
-    store = GcsStore(settings(proxy.url, store=f"gs://{gcs.BUCKET}/half"))
-    with pytest.raises(CloudError):
-        put_all(store, "song/", {"track.wav": b"x" * 1_000_000, "card.json": b"{}"})
-    proxy.faults = []
-    assert store.list() == []
-
-
 def test_a_link_is_signed_by_iam_and_opens(bucket: str) -> None:
     with IamEmulator(TOKEN, ACCOUNT) as iam:
-        store = GcsStore(settings(bucket, iam_base_url=iam.url, service_account=ACCOUNT))
+        store = GcsStore(settings(bucket, iam_credentials_base_url=iam.url, service_account=ACCOUNT))
         store.put("songs/1/track.wav", b"RIFF")
         link = store.link("songs/1/track.wav")
         answer = requests.get(link, timeout=10)
@@ -260,7 +189,8 @@ def test_a_link_is_signed_by_iam_and_opens(bucket: str) -> None:
         signature, payload = _canonical(link)
         iam.verify(signature, payload)
         with pytest.raises(CloudError, match="permissions"):
-            GcsStore(settings(bucket, iam_base_url=iam.url, service_account="other@x.y")).link("songs/1/track.wav")
+            more = {"iam_credentials_base_url": iam.url, "service_account": "other@x.y"}
+            GcsStore(settings(bucket, **more)).link("songs/1/track.wav")
 
 
 def test_a_link_needs_a_key(bucket: str) -> None:
@@ -274,11 +204,6 @@ def test_objects_say_what_they_are(bucket: str) -> None:
     GcsStore(settings(bucket, store=f"gs://{gcs.BUCKET}/types")).put("track.wav", b"RIFF")
     with closing(gcs.client(bucket)) as storage:
         assert storage.bucket(gcs.BUCKET).get_blob("types/track.wav").content_type.endswith("wav")
-
-
-def _call(store: GcsStore, call: str) -> Any:
-    arguments: dict[str, list[Any]] = {"put": ["a", b"y"], "list": []}
-    return getattr(store, call)(*arguments.get(call, ["a"]))
 
 
 def _canonical(link: str) -> tuple[bytes, bytes]:
@@ -343,3 +268,59 @@ def test_a_long_listing_has_a_limit_for_each_page_and_not_for_all(
     monkeypatch.setattr(retry, "TIMEOUT_S", 0.8)
     monkeypatch.setattr(retry, "DEADLINE_S", 0.1)
     assert list_names(here, here.store) == list("abcd")
+
+
+def _model(bucket: str, name: str) -> str:
+    store = GcsStore(settings(bucket, store=f"gs://{gcs.BUCKET}/{name}"))
+    for file, data in (("config.json", b"{}"), ("model.safetensors", b"x" * 1000), ("deeper/config.json", b"no")):
+        store.put(file, data)
+    return store.address("config.json").removesuffix("config.json")
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file() and path.name[0] != "."}
+
+
+def test_a_folder_is_fetched_once_and_follows_the_bucket(proxy: Proxy, bucket: str, tmp_path: Path) -> None:
+    address = _model(bucket, "follows")
+    there, fetched = GcsStore(settings(bucket, store=address)), []
+    proxy.faults = [lambda method, path: fetched.append(path) if "/download/" in path else None]  # type: ignore[func-returns-value]
+    for _ in range(2):
+        download_folder(settings(proxy.url), address, tmp_path, ["*"])
+    assert _files(tmp_path) == {"config.json": b"{}", "model.safetensors": b"x" * 1000} and len(fetched) == 2
+    there.put("config.json", b"{ }")
+    there.delete("model.safetensors")
+    download_folder(settings(proxy.url), address, tmp_path, ["*"])
+    assert _files(tmp_path) == {"config.json": b"{ }"} and len(fetched) == 3
+    with pytest.raises(CloudError, match=r"nothing under .* like \*\.bin"):
+        download_folder(settings(proxy.url), address, tmp_path, ["*.bin"])
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [{"status": 503}, {"status": 429, "retry_after": "0"}, "reset", "cut the answer", "damage the answer"],
+    ids=str,
+)
+@pytest.mark.parametrize("what", ["list", "file"])
+def test_a_folder_comes_whole_through_a_fault(proxy: Proxy, bucket: str, tmp_path: Path, what: str, fault: Any) -> None:
+    address = _model(bucket, "whole")
+    proxy.faults = [lambda method, path: fault if ("safetensors" in path) == (what == "file") else None]
+    download_folder(settings(proxy.url), address, tmp_path, ["*.json", "*.safetensors"])
+    assert _files(tmp_path) == {"config.json": b"{}", "model.safetensors": b"x" * 1000} and proxy.hit == 1
+    assert not list(tmp_path.glob(".*.part"))
+
+
+def test_a_file_that_comes_a_byte_at_a_time_is_given_up(
+    proxy: Proxy, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = _model(bucket, "slow")
+    monkeypatch.setattr(retry, "TRANSFER_S", 0.3)
+    monkeypatch.setattr(retry, "DEADLINE_S", 0.1)
+    for get in (
+        lambda: download_folder(settings(proxy.url), address, tmp_path, ["*.safetensors"]),
+        lambda: read(settings(proxy.url), f"{address}model.safetensors", 100),
+    ):
+        proxy.faults = [lambda method, path: "trickle" if "safetensors" in path else None] * 10
+        with pytest.raises(CloudError, match=r"no whole answer came in 0\.3 s"):
+            get()
+    assert _files(tmp_path) == {}

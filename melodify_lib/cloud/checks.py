@@ -199,8 +199,8 @@ def _of_bucket(settings: Settings, wanted: set[str]) -> set[str]:
 
 def _of_account(settings: Settings, wanted: set[str]) -> set[str]:
     def ask() -> list[str]:
-        permissions = {"permissions": sorted(wanted)}
-        answer = clients.post_iam(settings, "iam.googleapis.com", "testIamPermissions", permissions)
+        address = settings.iam_base_url or "https://iam.googleapis.com"
+        answer = clients.post_iam(settings, address, "testIamPermissions", {"permissions": sorted(wanted)})
         with clients.readable("IAM"):
             return [str(one) for one in answer.get("permissions", [])]
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from secrets import token_hex
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from melodify_lib.cloud import clients, labels, retry, tuned
+from melodify_lib.cloud import clients, labels, tuned
 from melodify_lib.errors import CloudError, InputError, SettingsError
 from melodify_lib.logs import redact, traceparent
 from melodify_lib.nouns import sha256
@@ -30,11 +30,11 @@ PORT, PREDICT_ROUTE, HEALTH_ROUTE = 8080, "/predict", "/health"
 """What the image serves; see serving/."""
 REQUEST_MAX_BYTES = 1_500_000
 SHARED_S = 60.0
-"""How long a prediction may take on an endpoint that shares its address with others."""
-POLL_S, OPERATION_S = 2.0, 3600.0
-"""How often a long-running operation is looked at, at first, and how long; a deployment takes ten minutes."""
+"""How long a prediction may take on an endpoint that shares its address with others; ours have their own."""
+POLL_S, POLL_MAX_S, OPERATION_S = 2.0, 20.0, 3600.0
+"""How often a long-running operation is looked at, at first and at last, and how long; a deployment takes minutes."""
 _CONFLICT = 409
-_DEDICATED = re.compile(r"[a-z0-9-]+\.[a-z0-9-]+-[0-9]+\.prediction\.vertexai\.goog")
+_DEDICATED = re.compile(r"(?:https://)?[a-z0-9-]+\.[a-z0-9-]+-[a-z0-9]+\.prediction\.vertexai\.goog")
 
 OnEvent = Callable[[str], None]
 T = TypeVar("T")
@@ -52,8 +52,8 @@ def register(
     """Make `image` a version of the model `NAME`; its name, such as ``projects/…/models/melodify-musician@2``.
 
     `artifacts` is a gs:// folder that the container finds as ``AIP_STORAGE_URI``. The same image, artifacts and
-    environment are the same version, however often they are registered; one that is just being registered is waited
-    for. Raises `CloudError`.
+    environment are the same version, however often they are registered: it gets the `aliases` and expires later; one
+    that is just being registered is waited for. Raises `CloudError`.
     """
     from google.cloud.aiplatform_v1 import ModelServiceClient
     from google.cloud.aiplatform_v1.types import UploadModelResponse
@@ -65,11 +65,15 @@ def register(
     versions = clients.find_google(settings, lambda: list(client.list_model_versions(name=name, retry=None)))
     for version in versions or ():
         if version.labels.get(labels.REQUEST) == request:
-            on_event(f"registered before: {name}@{version.version_id}")
-            return f"{name}@{version.version_id}"
+            version.name = f"{name}@{version.version_id}"
+            on_event(f"registered before: {version.name}")
+            _renew(settings, client.update_model, "model", version)
+            for one in aliases:
+                alias(settings, version.name, one)
+            return str(version.name)
     model = {
         "display_name": NAME,
-        "labels": labels.labels(settings, run=token_hex(8), request=request),
+        "labels": labels.labels(settings, request),
         "version_aliases": list(aliases),
         "artifact_uri": artifacts,
         "container_spec": {
@@ -84,8 +88,9 @@ def register(
     upload = {"parent": clients.parent(settings), "model": model, **of_which}
     operation = _order(settings, lambda: client.upload_model(request=upload, retry=None), f"registering {image}")
     made = wait_for(settings, operation, f"registering {image}")
-    on_event(f"registered: {made.model}@{made.model_version_id}")
-    return f"{made.model}@{made.model_version_id}"
+    version_name = f"{_own(settings, made.model, 'models')}@{made.model_version_id}"
+    on_event(f"registered: {version_name}")
+    return version_name
 
 
 def container_environment(settings: Settings, musician: str) -> dict[str, str]:
@@ -95,6 +100,7 @@ def container_environment(settings: Settings, musician: str) -> dict[str, str]:
         "store": settings.store,
         "project": settings.project,
         "location": settings.location,
+        "deadline": f"{settings.deadline:g}",
         "allow_paid": "true",  # of Cloud Storage
     }
     return {f"MELODIFY_{name.upper()}": value for name, value in fields.items()}
@@ -121,21 +127,26 @@ def deploy(
 ) -> tuple[str, str]:
     """Serve `model` from the endpoint `NAME`, which is made if it is not there; names of endpoint and deployment.
 
-    It gets `traffic` percent; what the others had is scaled down to the rest: 10 is a canary, 100 all of it. A model
-    that is deployed already, or is just being deployed, is not deployed again. `replicas` are at least and at most.
+    It gets `traffic` percent, or all where nobody has any; what the others had is scaled down to the rest: 10 is a
+    canary, 100 all of it. A model that is deployed already, or is just being deployed, is not deployed again; it and
+    the endpoint expire later. `replicas` are at least and at most. Raises `InputError` and `CloudError`.
     """
-    from google.cloud.aiplatform_v1 import EndpointServiceClient
+    from google.cloud.aiplatform_v1 import EndpointServiceClient, ModelServiceClient
     from google.cloud.aiplatform_v1.types import DeployModelResponse
 
     if not 0 <= traffic <= 100:
         raise InputError(f"{traffic} percent of the traffic cannot be given; it must be between 0 and 100")
+    registered = find_model(settings, model)
+    if registered is None:
+        raise CloudError(f"there is no {model} (404); register it, or see `melodify cloud list`", status=404)
+    _renew(settings, clients.vertex(settings, ModelServiceClient).update_model, "model", registered)
     client = clients.vertex(settings, EndpointServiceClient)
     endpoint = _endpoint(settings, client, on_event)
     _wait_for_others(settings, client, endpoint, DeployModelResponse, on_event)
     there = get(settings, endpoint)
-    plain, _, version = model.partition("@")
+    _renew(settings, client.update_endpoint, "endpoint", there)
     for one in there.deployed_models:
-        if (one.model.partition("@")[0], one.model_version_id or one.model.partition("@")[2]) == (plain, version):
+        if f"{tuned.own(one.model, 'models', settings)}@{one.model_version_id}" == registered.name:
             on_event(f"deployed before: {one.id}")
             return endpoint, str(one.id)
     machine: dict[str, Any] = {"machine_type": machine_type}
@@ -143,8 +154,8 @@ def deploy(
         machine |= {"accelerator_type": accelerator_type, "accelerator_count": accelerators}
     deployed: Any = {
         # Of two who order the same at once, the service refuses one.
-        "id": _number(model),
-        "model": model,
+        "id": _number(registered.name.removeprefix(f"{clients.parent(settings)}/")),
+        "model": registered.name,
         "display_name": NAME,
         "service_account": settings.service_account,
         "dedicated_resources": {
@@ -153,7 +164,7 @@ def deploy(
             "max_replica_count": replicas[1],
         },
     }
-    share = traffic if there.deployed_models else 100
+    share = traffic if _without_zeros(there.traffic_split) else 100
     split = {"0": share, **_scaled(dict(there.traffic_split.items()), 100 - share)}
     on_event(f"deploying {model} on {machine_type}")
     operation = _order(
@@ -203,7 +214,7 @@ def undeploy(settings: Settings, endpoint: str, deployed: str) -> None:
     wait_for(settings, operation, f"undeploying {deployed}")
 
 
-def delete_endpoint(settings: Settings, endpoint: str) -> bool:
+def delete_endpoint(settings: Settings, endpoint: str, *, on_event: OnEvent = lambda text: None) -> bool:
     """Delete an endpoint that carries our labels, with what it serves; False when it was not there.
 
     What is under way there is waited for. Raises `InputError` for one that is not ours, and deletes nothing.
@@ -215,13 +226,12 @@ def delete_endpoint(settings: Settings, endpoint: str) -> bool:
     if there is None:
         return False
     _require_ours(there)
-    with suppress(CloudError):  # a deployment that failed leaves nothing
-        client = clients.vertex(settings, EndpointServiceClient)
-        _wait_for_others(settings, client, endpoint, DeployModelResponse, lambda text: None)
+    client = clients.vertex(settings, EndpointServiceClient)
+    _wait_for_others(settings, client, there.name, DeployModelResponse, on_event)
     there = get(settings, endpoint)
     for one in sorted(there.deployed_models, key=lambda one: there.traffic_split.get(one.id, 0)):  # the busiest last
         undeploy(settings, endpoint, one.id)
-    return _delete_endpoint(settings, endpoint)
+    return _delete_endpoint(settings, there.name)
 
 
 def delete_model(settings: Settings, model: str) -> bool:
@@ -268,7 +278,7 @@ def get(settings: Settings, endpoint: str) -> Endpoint:
 
 
 def find_endpoint(settings: Settings, endpoint: str) -> Endpoint | None:
-    """As `get`; None where there is none."""
+    """As `get`; None where there is none. Its name is under the settings' own project, as the service's is not."""
     from google.cloud.aiplatform_v1 import EndpointServiceClient
 
     client = clients.vertex(settings, EndpointServiceClient)
@@ -276,11 +286,17 @@ def find_endpoint(settings: Settings, endpoint: str) -> Endpoint | None:
 
 
 def find_model(settings: Settings, model: str) -> Model | None:
-    """The model as Model Registry has it; None where there is none. Raises as `get`."""
+    """The version `model`, or its default one, as Model Registry has it; None where there is none. Raises as `get`.
+
+    It is named by its number: ``projects/…/models/melodify-musician@2``.
+    """
     from google.cloud.aiplatform_v1 import ModelServiceClient
 
     client = clients.vertex(settings, ModelServiceClient)
-    return clients.find_google(settings, lambda: _get(settings, client.get_model, model))
+    found = clients.find_google(settings, lambda: _get(settings, client.get_model, model))
+    if found is not None and found.version_id:
+        found.name = f"{found.name}@{found.version_id}"
+    return found
 
 
 def predict(settings: Settings, endpoint: Endpoint, instances: Sequence[Mapping[str, Any]]) -> list[Any]:
@@ -292,10 +308,10 @@ def predict(settings: Settings, endpoint: Endpoint, instances: Sequence[Mapping[
         raise InputError(
             f"{size:,} bytes are more than an endpoint takes ({REQUEST_MAX_BYTES:,}); ask for less at once"
         )
-    own = endpoint.dedicated_endpoint_dns if endpoint.dedicated_endpoint_enabled else None
+    own = endpoint.dedicated_endpoint_dns if endpoint.dedicated_endpoint_enabled else ""
     if own and not _DEDICATED.fullmatch(own):  # the token is sent there
         raise CloudError(f"{own!r} is no address of a dedicated endpoint of Vertex AI; look at {endpoint.name}")
-    client = clients.vertex(settings, PredictionServiceClient, address=own)
+    client = clients.vertex(settings, PredictionServiceClient, address=settings.vertex_base_url or own)
     seconds = settings.deadline if own else SHARED_S
     metadata = [("traceparent", trace)] if (trace := traceparent()) else []
     answer = clients.ask_google(
@@ -328,23 +344,28 @@ def own_endpoint(settings: Settings) -> str:
 
 def wait_for(settings: Settings, operation: Operation, what: str) -> Any:
     """What a long-running operation gives. Raises `CloudError` with what it says when it fails, or takes an hour."""
-    from concurrent.futures import TimeoutError as LateError
+    from google.api_core.retry import Retry
 
-    from google.api_core.exceptions import GoogleAPICallError
-    from google.api_core.future.polling import DEFAULT_POLLING
+    once = Retry(predicate=lambda error: False)  # None would be the client's own retries
 
-    def result() -> Any:
-        try:
-            return operation.result(timeout=OPERATION_S, retry=None, polling=DEFAULT_POLLING.with_delay(POLL_S))
-        except LateError:
-            problem = f"it takes more than {OPERATION_S:g} s; look at it in the console"
-        except GoogleAPICallError as error:
-            if not operation.operation.done:  # the look at it failed
-                raise
-            problem = redact(" ".join(str(error.message).split()), settings)[:300]
-        raise CloudError(f"{what} failed: {problem}", status=200)  # an answer, which asking again would not change
+    def is_done() -> bool:
+        done = operation.done(retry=once)
+        if not operation.operation.name:
+            raise ValueError("no operation")
+        return bool(done)
 
-    return clients.ask_google(settings, result, timeout=OPERATION_S + retry.TIMEOUT_S)
+    if not operation.operation.name:
+        raise CloudError(f"{what}: the answer of Vertex AI names no operation; try again later")
+    until, pause = time.monotonic() + OPERATION_S, POLL_S
+    while not clients.ask_google(settings, is_done):
+        if time.monotonic() > until:
+            raise CloudError(f"{what} takes more than {OPERATION_S:g} s; look at it in the console")
+        time.sleep(pause)
+        pause = min(1.5 * pause, POLL_MAX_S)
+    if (error := operation.exception(timeout=0)) is not None:
+        said = redact(" ".join(str(getattr(error, "message", error)).split()), settings)[:300]
+        raise CloudError(f"{what} failed: {said}", status=200)
+    return operation.result(timeout=0)
 
 
 def _endpoint(settings: Settings, client: Any, on_event: OnEvent) -> str:
@@ -352,7 +373,13 @@ def _endpoint(settings: Settings, client: Any, on_event: OnEvent) -> str:
     name = f"{clients.parent(settings)}/endpoints/{NAME}"
     if find_endpoint(settings, name) is not None:
         return name
-    new = {"display_name": NAME, "labels": labels.labels(settings, run=token_hex(8), request=NAME)}
+    new = {
+        "display_name": NAME,
+        "labels": labels.labels(settings, NAME),
+        # A shared address gives up after a minute, before a long song is made.
+        "dedicated_endpoint_enabled": True,
+        "client_connection_config": {"inference_timeout": timedelta(seconds=settings.deadline)},
+    }
     try:
         operation = clients.ask_google(
             settings,
@@ -371,7 +398,7 @@ def _endpoint(settings: Settings, client: Any, on_event: OnEvent) -> str:
 def _wait_for_others(settings: Settings, client: Any, name: str, response: Any, on_event: OnEvent) -> None:
     """Until nobody changes the endpoint or model `name` any more: what a client that is gone ordered may be under way.
 
-    `response` is the type of what such an order gives.
+    `response` is the type of what such an order gives. Where it failed, that is said, and is no failure of ours.
     """
     from google.api_core import operation as operations
 
@@ -379,7 +406,10 @@ def _wait_for_others(settings: Settings, client: Any, name: str, response: Any, 
     for one in running.operations if running is not None else ():
         if not one.done:
             on_event(f"waiting for {one.name}")
-            wait_for(settings, operations.from_gapic(one, client.transport.operations_client, response), one.name)
+            try:
+                wait_for(settings, operations.from_gapic(one, client.transport.operations_client, response), one.name)
+            except CloudError as error:
+                on_event(str(error))
 
 
 def _order(settings: Settings, request: Callable[[], Operation], what: str) -> Operation:
@@ -398,10 +428,29 @@ def _get(settings: Settings, request: Callable[..., T], name: str) -> T:
     wanted = tuned.own(name, kind, settings)
     if wanted is None:
         raise InputError(f"{name!r} is not of project {settings.project!r} in {settings.location}")
-    found: Any = request(name=wanted, retry=None)
+    _, at, version = name.partition("@")
+    found: Any = request(name=f"{wanted}{at}{version}", retry=None)
     if tuned.own(found.name, kind, settings) != wanted:
         raise CloudError(f"the answer of Vertex AI cannot be read: {wanted} was asked for, not {found.name!r}")
+    found.name = wanted
     return cast(T, found)
+
+
+def _own(settings: Settings, name: str, kind: str) -> str:
+    """`name`, as the service says it, under the settings' own project, so that names can be compared."""
+    own = tuned.own(name, kind, settings)
+    if own is None:
+        raise CloudError(f"the answer of Vertex AI cannot be read: {name!r} is none of {settings.project!r}'s {kind}")
+    return own
+
+
+def _renew(settings: Settings, update: Callable[..., Any], kind: str, there: Endpoint | Model) -> None:
+    """Let what is ours and is used again expire as late as what is new."""
+    until = labels.expires(settings)
+    if labels.RUN in there.labels and there.labels.get(labels.EXPIRES, "") < until:
+        renewed = {"name": there.name, "labels": {**there.labels, labels.EXPIRES: until}}
+        request = {kind: renewed, "update_mask": {"paths": ["labels"]}}
+        clients.ask_google(settings, lambda: update(request=request, retry=None))
 
 
 def _require_ours(there: Endpoint | Model) -> None:
@@ -433,9 +482,9 @@ def _delete(settings: Settings, request: Callable[[], Operation], name: str) -> 
     return True
 
 
-def _number(model: str) -> str:
-    """An id of a deployment that follows from its model: at most ten digits, as Vertex AI wants it."""
-    return str(10**9 + int(sha256(model.encode())[:12], 16) % 10**9)
+def _number(version: str) -> str:
+    """An id of a deployment that follows from its ``models/…@…``: at most ten digits, as Vertex AI wants it."""
+    return str(10**9 + int(sha256(version.encode())[:12], 16) % 10**9)
 
 
 def _scaled(shares: Mapping[str, int], total: int) -> dict[str, int]:

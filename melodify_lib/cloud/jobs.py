@@ -7,7 +7,6 @@ from contextlib import redirect_stdout
 from typing import TYPE_CHECKING
 
 from melodify_lib.cloud import clients
-from melodify_lib.errors import CloudError
 
 if TYPE_CHECKING:
     from google.genai.client import Client
@@ -23,13 +22,21 @@ def all_jobs(settings: Settings, client: Client) -> list[TuningJob]:
 
 def get_job(settings: Settings, client: Client, name: str) -> TuningJob:
     """The job as it is. Raises `CloudError`, of status 404 where there is none."""
-    job = find_job(settings, client, name)
-    if job is None:
-        raise CloudError(f"there is no tuning job {name}", status=404)
-    return job
+    return clients.ask_google(settings, lambda: _get(client, name))
 
 
 def find_job(settings: Settings, client: Client, name: str) -> TuningJob | None:
     """As `get_job`; None where there is none."""
+    return clients.find_google(settings, lambda: _get(client, name))
+
+
+def whole(job: TuningJob) -> TuningJob:
+    """`job`, which the client makes of any answer. Raises `ValueError` where that was no job."""
+    if not job.name or job.state is None:
+        raise ValueError("no name, or no state")
+    return job
+
+
+def _get(client: Client, name: str) -> TuningJob:
     with redirect_stdout(sys.stderr):  # where IPython was imported the client prints a button; stdout is the caller's
-        return clients.find_google(settings, lambda: client.tunings.get(name=name))
+        return whole(client.tunings.get(name=name))

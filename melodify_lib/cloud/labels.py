@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from functools import cache
+from secrets import token_hex
 from typing import TYPE_CHECKING
+
+from melodify_lib.logs import TRACE
 
 if TYPE_CHECKING:
     from melodify_lib.settings import Settings
 
 RUN, REQUEST, EXPIRES = "melodify-run", "melodify-request", "melodify-expires"
-"""Who made it; the hash of all that was asked, by which the same order is found again; a day, as ``2026-12-24``."""
+"""The trace of the command that made it; the hash of all that was asked, by which the same order is found again; a day,
+as ``2026-12-24``.
+"""
 
-TRACE = "melodify-trace"
-"""On a pipeline job: the trace in whose logs it was submitted."""
 
-
-def labels(settings: Settings, *, run: str, request: str) -> dict[str, str]:
+def labels(settings: Settings, request: str) -> dict[str, str]:
     """Labels for something new; at most 63 of ``a-z 0-9 _ -`` each, as Google Cloud allows."""
-    expires = datetime.now(UTC) + timedelta(days=settings.keep_days)
-    return {RUN: run, REQUEST: request, EXPIRES: f"{expires:%Y-%m-%d}"}
+    return {RUN: TRACE.get() or _process(), REQUEST: request, EXPIRES: expires(settings)}
+
+
+def expires(settings: Settings) -> str:
+    """The last day of what is made or used today, as ``2026-12-24``."""
+    return f"{datetime.now(UTC) + timedelta(days=settings.keep_days):%Y-%m-%d}"
+
+
+@cache
+def _process() -> str:
+    """Stands for the trace where there is none."""
+    return token_hex(16)

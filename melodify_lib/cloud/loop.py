@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from melodify_lib.cloud.clients import EXTRA
 from melodify_lib.errors import MissingDependencyError
 
 T = TypeVar("T")
@@ -19,7 +20,7 @@ def run(main: Callable[[], Awaitable[T]]) -> T:
     try:
         from anyio.from_thread import start_blocking_portal
     except ModuleNotFoundError as error:
-        raise MissingDependencyError("the cloud needs an extra: pip install 'melodify[cloud]'") from error
+        raise MissingDependencyError(EXTRA) from error
 
     with start_blocking_portal(backend="asyncio") as portal:
         return portal.call(main)

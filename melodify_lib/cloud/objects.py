@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fnmatch import fnmatch
-from pathlib import Path, PurePosixPath
+from functools import partial
+from pathlib import Path
+from secrets import token_hex
 from typing import TYPE_CHECKING
 
-from melodify_lib.cloud.clients import ask_google, google_errors, storage_client
+from melodify_lib.cloud import retry
+from melodify_lib.cloud.clients import ask_google, storage_client
 from melodify_lib.errors import CloudError
 
 if TYPE_CHECKING:
+    from google.cloud.storage import Blob
+
     from melodify_lib.settings import Settings
 
 
@@ -22,46 +27,24 @@ def download_folder(settings: Settings, uri: str, folder: Path, patterns: Sequen
     """
     from filelock import FileLock
 
-    bucket, prefix = split(uri)
-    client = storage_client(settings)
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".lock"), google_errors(settings, "Cloud Storage"):
-        blobs = {}
-        for blob in client.list_blobs(bucket, prefix=prefix, delimiter="/"):
-            name = PurePosixPath(blob.name).name
-            if any(fnmatch(name, pattern) for pattern in patterns):
-                blobs[name] = blob
+    with FileLock(folder / ".lock"):
+        blobs = {name: blob for name, blob in _blobs(settings, uri) if _fits(name, patterns)}
         if not blobs:
             raise CloudError(f"there is nothing under {uri} like {', '.join(patterns)}")
         for name, blob in blobs.items():
             path, seen, stamp = folder / name, folder / f".{name}.generation", f"{blob.generation} {blob.size}"
             if not (path.exists() and seen.exists() and seen.read_text() == stamp):
-                aside = folder / f".{name}.part"
-                blob.download_to_filename(str(aside))  # compares the checksum
-                aside.replace(path)
+                ask_google(settings, partial(_download, blob, path), service="Cloud Storage", timeout=retry.TRANSFER_S)
                 seen.write_text(stamp)
         for path in folder.iterdir():
-            if path.is_file() and path.name not in blobs and any(fnmatch(path.name, pattern) for pattern in patterns):
+            if path.is_file() and path.name not in blobs and _fits(path.name, patterns):
                 path.unlink()
 
 
 def list_names(settings: Settings, uri: str) -> list[str]:
-    """Names right under a gs:// address, page by page: all may take longer than one answer. Raises `CloudError`."""
-    bucket, prefix = split(uri)
-    client = storage_client(settings)
-    names: list[str] = []
-    token: str | None = None
-
-    def page() -> tuple[list[str], str | None]:
-        blobs = client.list_blobs(bucket, prefix=prefix, delimiter="/", page_token=token, retry=None)
-        found = [blob.name.removeprefix(prefix) for blob in next(blobs.pages, ())]
-        return found, blobs.next_page_token
-
-    while True:
-        found, token = ask_google(settings, page, service="Cloud Storage")
-        names += found
-        if token is None:
-            return names
+    """Names right under a gs:// address. Raises `CloudError`."""
+    return [name for name, _ in _blobs(settings, uri)]
 
 
 def read(settings: Settings, uri: str, most: int) -> bytes:
@@ -72,7 +55,39 @@ def read(settings: Settings, uri: str, most: int) -> bytes:
         data: bytes = storage_client(settings).bucket(bucket).blob(name).download_as_bytes(end=most - 1, retry=None)
         return data
 
-    return ask_google(settings, download, service="Cloud Storage")
+    return ask_google(settings, download, service="Cloud Storage", timeout=retry.TRANSFER_S)
+
+
+def _blobs(settings: Settings, uri: str) -> Iterator[tuple[str, Blob]]:
+    """Names and objects right under a gs:// address; page by page, as all may take longer than one answer."""
+    bucket, prefix = split(uri)
+    client = storage_client(settings)
+    token: str | None = None
+
+    def page() -> tuple[list[Blob], str | None]:
+        blobs = client.list_blobs(bucket, prefix=prefix, delimiter="/", page_token=token, retry=None)
+        return list(next(blobs.pages, ())), blobs.next_page_token
+
+    while True:
+        blobs, token = ask_google(settings, page, service="Cloud Storage")
+        yield from ((name, blob) for blob in blobs if (name := blob.name.removeprefix(prefix)))
+        if token is None:
+            return
+
+
+def _download(blob: Blob, path: Path) -> None:
+    """Let `path` be what `blob` is, whole; compared with its checksum."""
+    there = blob.bucket.blob(blob.name, generation=blob.generation)  # what was listed names an address of its own
+    aside = path.with_name(f".{path.name}.{token_hex(4)}.part")  # one that was given up may still write into its own
+    try:
+        there.download_to_filename(str(aside), retry=None)
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _fits(name: str, patterns: Sequence[str]) -> bool:
+    return name[0] != "." and any(fnmatch(name, pattern) for pattern in patterns)
 
 
 def split(uri: str) -> tuple[str, str]:

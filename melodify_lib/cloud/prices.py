@@ -24,11 +24,14 @@ SHIPPED = Path(__file__).with_name("prices.yaml")
 BYTES_A_TOKEN = 4
 """Of English text, on average; no tokenizer needs more tokens than there are bytes."""
 
+CAPTION_TOKENS, DESCRIPTION_TOKENS = (715, 150), (300, 250)
+"""Asked and answered, estimated: 512 × 512 pixels by patches with what is said around them; a caption."""
+
 Dollars = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class Price(BaseModel):
-    """Dollars for a million tokens asked, answered and tuned on; when and where that was looked up.
+    """Dollars for a million tokens asked, answered and tuned on, or for a clip; when and where that was looked up.
 
     `thinking` is the least that a model can be told to think, in its service's own word.
     """
@@ -38,6 +41,7 @@ class Price(BaseModel):
     input: Dollars
     output: Dollars
     tuning: Dollars | None = None
+    clip: Dollars | None = None
     thinking: str | None = None
     checked: date
     source: str
@@ -58,6 +62,24 @@ def price(model: str, settings: Settings) -> Price:
             "or name a table of your own in MELODIFY_PRICES"
         )
     return rows[model]
+
+
+def of_songs(settings: Settings, count: int) -> dict[str, float]:
+    """Dollars for `count` songs, about, by each model that the settings choose and that is paid by what it makes.
+
+    Raises `SettingsError`, naming the table, for a model without a price.
+    """
+    dollars = {}
+    if settings.captioner == "openai":
+        dollars[settings.openai_model] = count * price(settings.openai_model, settings).of(*CAPTION_TOKENS)
+    if settings.describer == "gemini":
+        dollars[settings.gemini_model] = count * price(settings.gemini_model, settings).of(*DESCRIPTION_TOKENS)
+    if settings.musician == "lyria":
+        clip = price(settings.lyria_model, settings).clip
+        if clip is None:
+            raise SettingsError(f"the price table has no price for a clip of {settings.lyria_model}: add one")
+        dollars[settings.lyria_model] = count * clip
+    return dollars
 
 
 def thinking(model: str, settings: Settings) -> str | None:

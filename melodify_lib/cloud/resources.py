@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     from melodify_lib.settings import Settings
 
 MACHINES = Path(__file__).with_name("machines.yaml")
+_COLLECTIONS = {
+    "endpoint": "endpoints",
+    "model": "models",
+    "pipeline job": "pipelineJobs",
+    "tuning job": "tuningJobs",
+}
 _RUNNING = ("PENDING", "RUNNING", "QUEUED")
 _BUSY = (*_RUNNING, "CANCELLING")
 CANCELLING_S = 600.0
@@ -27,7 +33,7 @@ CANCELLING_S = 600.0
 
 @dataclass(frozen=True)
 class Resource:
-    """Something with our labels. `dollars_an_hour` is its list price; None where its machine is in no table.
+    """Something with our labels. `dollars_an_hour` is its list price; None where that is not known.
 
     `parts` are what must be deleted with it, by full name.
     """
@@ -86,6 +92,7 @@ def _endpoints(settings: Settings) -> list[Resource]:
     table = read_yaml(MACHINES)
     return [
         _resource(
+            settings,
             "endpoint",
             one,
             f"serves {len(one.deployed_models)}" if one.deployed_models else "serves nothing",
@@ -100,7 +107,17 @@ def _models(settings: Settings) -> list[Resource]:
 
     client = clients.vertex(settings, ModelServiceClient)
     found = clients.ask_google(settings, lambda: list(client.list_models(parent=clients.parent(settings), retry=None)))
-    return [_resource("model", one, f"version {one.version_id}") for one in _ours(found)]
+    return [_model(settings, client, one) for one in _ours(found)]
+
+
+def _model(settings: Settings, client: Any, default: Any) -> Resource:
+    """It is there as long as one of its versions must be; what is listed is only its default version."""
+    versions = clients.ask_google(
+        settings, lambda: list(client.list_model_versions(name=default.name.partition("@")[0], retry=None))
+    ) or [default]
+    expires = max((day for one in versions if (day := _expires(one)) is not None), default=None)
+    state = f"{len(versions)} version{'s' if len(versions) > 1 else ''}"
+    return replace(_resource(settings, "model", default, state), expires=expires)
 
 
 def _pipeline_jobs(settings: Settings) -> list[Resource]:
@@ -110,7 +127,7 @@ def _pipeline_jobs(settings: Settings) -> list[Resource]:
     found = clients.ask_google(
         settings, lambda: list(client.list_pipeline_jobs(parent=clients.parent(settings), retry=None))
     )
-    return [_resource("pipeline job", one, _state(one)) for one in _ours(found)]
+    return [_resource(settings, "pipeline job", one, _state(one), _of_job(_state(one))) for one in _ours(found)]
 
 
 def _tuning_jobs(settings: Settings) -> list[Resource]:
@@ -123,7 +140,7 @@ def _tuning_jobs(settings: Settings) -> list[Resource]:
         is_there = bool(parts) and endpoints.find_model(settings, parts[1]) is not None  # it goes last
         if is_there or not job.has_ended:
             state = job.state.value.removeprefix("JOB_STATE_") if job.state is not None else "UNKNOWN"
-            resources.append(_resource("tuning job", job, state, parts=parts))
+            resources.append(_resource(settings, "tuning job", job, state, _of_job(state), parts))
     return resources
 
 
@@ -144,14 +161,30 @@ def _ours(found: Iterable[Any]) -> list[Any]:
     return [one for one in found if labels.RUN in one.labels]
 
 
+def _of_job(state: str) -> float | None:
+    """Dollars an hour of a job: nothing once it has ended, and until then not known."""
+    return None if state in _BUSY else 0.0
+
+
 def _resource(
-    kind: str, one: Any, state: str, dollars_an_hour: float | None = 0.0, parts: tuple[str, ...] = ()
+    settings: Settings,
+    kind: str,
+    one: Any,
+    state: str,
+    dollars_an_hour: float | None = 0.0,
+    parts: tuple[str, ...] = (),
 ) -> Resource:
+    name = tuned.own(one.name, _COLLECTIONS[kind], settings)
+    if name is None:
+        raise CloudError(f"the answer of Vertex AI cannot be read: {one.name!r} is no {kind} of {settings.project!r}")
+    return Resource(kind, name, one.labels[labels.RUN], _expires(one), state, dollars_an_hour, parts)
+
+
+def _expires(one: Any) -> date | None:
     try:
-        expires = date.fromisoformat(one.labels.get(labels.EXPIRES, ""))
+        return date.fromisoformat(one.labels.get(labels.EXPIRES, ""))
     except ValueError:
-        expires = None
-    return Resource(kind, one.name, one.labels[labels.RUN], expires, state, dollars_an_hour, parts)
+        return None
 
 
 def _hourly(resources: Any, table: dict[str, Any]) -> float | None:

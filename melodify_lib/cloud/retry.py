@@ -17,15 +17,17 @@ T = TypeVar("T")
 
 TIMEOUT_S = 60.0
 """How long one answer may take to arrive whole."""
+TRANSFER_S = 600.0
+"""The same for a file, up or down."""
 DEADLINE_S = 120.0
 """How long a request may be repeated."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
-_AGAIN = (408, 409, 429)
+BUSY = (408, 409, 429)
 
 
 def is_passing(error: BaseException) -> bool:
     """Would the same request, sent again later, perhaps be answered? Silence, 408, 409, 429 and 5xx."""
-    return isinstance(error, CloudError) and (error.status is None or error.status in _AGAIN or error.status >= 500)
+    return isinstance(error, CloudError) and (error.status is None or error.status in BUSY or error.status >= 500)
 
 
 def was_not_taken(error: BaseException) -> bool:

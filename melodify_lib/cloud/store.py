@@ -10,7 +10,7 @@ from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from melodify_lib.cloud import clients
+from melodify_lib.cloud import clients, retry
 from melodify_lib.cloud.objects import split
 from melodify_lib.errors import CloudError, SettingsError, StoreError
 from melodify_lib.store import check_name, is_name
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 LINK_LASTS = timedelta(hours=1)
-TRANSFER_S = 600.0
-"""How long one upload or download may take."""
+WRITES_MAX = 5
+"""How often an object that others delete at the same time is written anew."""
 CHUNK_BYTES = 8 * 2**20
 """An upload that is longer goes in pieces of this size, and goes on after the last one that arrived."""
 
@@ -48,12 +48,13 @@ class GcsStore:
         `data` is written over the generation that was there at first, and over no later one: so it can be sent again
         after any failure, and never covers what somebody else wrote in the meantime.
         """
-        blob = self._blob(name)
-        blob.chunk_size = CHUNK_BYTES  # not of a download, which is only compared with its checksum when it is whole
-        generation = self._ask(lambda: self._generation(blob))
-        while not self._ask(partial(self._upload, blob, data, generation)):
+        check_name(name)
+        generation = self._ask(lambda: self._generation(name))
+        for _ in range(WRITES_MAX):
+            if self._ask(partial(self._upload, name, data, generation)):
+                return self.address(name)
             generation = 0
-        return self.address(name)
+        raise StoreError(f"others write and delete {self.address(name)} at the same time; try again")
 
     def get(self, name: str) -> bytes:
         """As `Store.get`; compared with its checksum."""
@@ -106,7 +107,7 @@ class GcsStore:
             link: str = blob.generate_signed_url(
                 version="v4",
                 expiration=LINK_LASTS,
-                api_access_endpoint=self._settings.gcs_base_url or "https://storage.googleapis.com",
+                api_access_endpoint=clients.storage_address(self._settings),
                 response_disposition=f'inline; filename="{name.rpartition("/")[2]}"',
                 credentials=_signing(self._settings) if self._settings.service_account else None,
             )
@@ -120,16 +121,18 @@ class GcsStore:
         check_name(name)
         return self._bucket.blob(self._prefix + name)
 
-    def _generation(self, blob: Blob) -> int:
+    def _generation(self, name: str) -> int:
         """Of what is there; 0 where nothing is, which is what Cloud Storage calls it in a precondition."""
-        there = self._bucket.get_blob(blob.name, retry=None)
+        there = self._bucket.get_blob(self._blob(name).name, retry=None)
         return int(there.generation) if there is not None else 0
 
-    def _upload(self, blob: Blob, data: bytes, generation: int) -> bool:
+    def _upload(self, name: str, data: bytes, generation: int) -> bool:
         """Write over `generation`. False where somebody deleted it meanwhile: then it is to be written anew."""
         from google.api_core.exceptions import PreconditionFailed
         from google.cloud.storage.retry import DEFAULT_RETRY
 
+        blob = self._blob(name)  # a new one: it keeps what the last answer said
+        blob.chunk_size = CHUNK_BYTES  # not of a download, which is only compared with its checksum when it is whole
         try:
             blob.upload_from_string(
                 data,
@@ -139,14 +142,16 @@ class GcsStore:
                 retry=DEFAULT_RETRY if len(data) > CHUNK_BYTES else None,  # only so does it go on after a piece
             )
         except PreconditionFailed:  # our own, whose answer was lost, or that of another who came after us
-            return self._generation(blob) != 0
+            return self._generation(name) != 0
+        if blob.generation is None:
+            raise ValueError("no object")
         if blob.crc32c != _crc32c(data):
             blob.delete(if_generation_match=blob.generation, retry=None)
-            raise CloudError(f"{self.address(blob.name.removeprefix(self._prefix))} did not arrive whole; try again")
+            raise CloudError(f"{self.address(name)} did not arrive whole; try again")
         return True
 
     def _ask(self, request: Callable[[], T]) -> T:
-        return clients.ask_google(self._settings, request, service="Cloud Storage", timeout=TRANSFER_S)
+        return clients.ask_google(self._settings, request, service="Cloud Storage", timeout=retry.TRANSFER_S)
 
 
 def _crc32c(data: bytes) -> str:
@@ -176,7 +181,8 @@ def _signing(settings: Settings) -> Signing:
 
 
 def _sign_blob(settings: Settings, message: bytes) -> bytes:
+    address = settings.iam_credentials_base_url or "https://iamcredentials.googleapis.com"
     payload = {"payload": base64.b64encode(message).decode()}
-    answer = clients.post_iam(settings, "iamcredentials.googleapis.com", "signBlob", payload)
+    answer = clients.post_iam(settings, address, "signBlob", payload)
     with clients.readable("IAM"):
         return base64.b64decode(answer["signedBlob"], validate=True)

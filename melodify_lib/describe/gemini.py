@@ -78,7 +78,7 @@ class GeminiDescriber:
         problem = ""
         for _ in range(ATTEMPTS):
             send = partial(self._client.models.generate_content, model=self._asks, contents=turns, config=config)
-            response = clients.ask_google(self.settings, send)
+            response = clients.ask_google(self.settings, send, is_paid=True)
             problem, text = answers.problem(response), answers.text(response)
             if not problem:
                 try:

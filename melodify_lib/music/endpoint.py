@@ -6,12 +6,12 @@ and what was asked for.
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING, Any
 
 from melodify_lib.cloud import clients, endpoints
 from melodify_lib.errors import InputError, ModelError
 from melodify_lib.music.finish import SEED_LIMIT, check_request
+from melodify_lib.music.foreign import read_wav
 from melodify_lib.nouns import MusicDescription, StageVersion, Track, TrackCard, sha256
 from melodify_lib.store import name_in, open_store
 
@@ -62,8 +62,6 @@ class EndpointMusician:
         return self._fetch(_card_address(prediction), asked)
 
     def _fetch(self, address: str, asked: dict[str, Any]) -> Track:
-        import soundfile
-
         prefix = name_in(self._store, address).removesuffix("card.json")
         card = TrackCard.from_json(self._store.get(f"{prefix}card.json"))
         got = {
@@ -76,11 +74,8 @@ class EndpointMusician:
         files = {name: self._store.get(prefix + name) for name in card.files}
         if broken := [name for name, data in files.items() if sha256(data) != card.files[name]]:
             raise ModelError(f"{', '.join(broken)} beside {address} is not what the card says")
-        try:
-            audio, sample_rate = soundfile.read(io.BytesIO(files["track.wav"]), dtype="float32", always_2d=True)
-        except (KeyError, soundfile.SoundFileError) as error:
-            raise ModelError(f"the audio beside {address} cannot be read: {error}") from None
-        return Track(audio=audio.T, sample_rate=sample_rate, files=files, card=card)
+        audio, sample_rate = read_wav(files.get("track.wav", b""), f"the audio beside {address}")
+        return Track(audio=audio, sample_rate=sample_rate, files=files, card=card)
 
 
 def _card_address(prediction: Any) -> str:

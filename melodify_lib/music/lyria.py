@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import io
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from melodify_lib.cloud import clients
 from melodify_lib.errors import InputError, ModelError
 from melodify_lib.fingerprint import fingerprint
 from melodify_lib.music.finish import check_request, finish_track
+from melodify_lib.music.foreign import read_wav
 from melodify_lib.nouns import MusicDescription, StageVersion, Track
 
 if TYPE_CHECKING:
@@ -32,10 +32,7 @@ SEED_LIMIT = 2**32
 NEGATIVE_PROMPT = "vocals, speech"
 LICENCE = "Google Cloud Service Specific Terms, Generative AI Services"
 WATERMARK = "SynthID"
-_KINDS = [f"{form} PCM_{bits}" for form in ("WAV", "WAVEX") for bits in (16, 24, 32)]
-_SAMPLE_RATES = range(8_000, 192_001)
 _ANSWER_MAX_BYTES = 50_000_000
-_LONGEST_S = 300
 
 
 def from_settings(settings: Settings) -> Lyria:
@@ -55,7 +52,7 @@ class Lyria:
 
     @property
     def version(self) -> StageVersion:
-        sources = fingerprint("music/lyria.py", "music/finish.py", "music/measure.py")
+        sources = fingerprint("music/lyria.py", "music/foreign.py", "music/finish.py", "music/measure.py")
         return StageVersion(name="lyria", version=f"{self._settings.lyria_model}+{sources}")
 
     def play(
@@ -97,21 +94,14 @@ class Lyria:
 
 def _read(prediction: Any) -> tuple[npt.NDArray[np.float32], int]:
     """Audio ``[channels, samples]`` and sample rate in Hz of a prediction; whatever it is, or `ModelError`."""
-    import soundfile
-
     with clients.readable("Lyria"):
         fields = dict(prediction)
     data = fields.get("audioContent") or fields.get("bytesBase64Encoded")
     if not isinstance(data, str) or len(data) > _ANSWER_MAX_BYTES:
         raise ModelError("Lyria's answer has no audio, or too much")
     try:
-        with soundfile.SoundFile(io.BytesIO(base64.b64decode(data, validate=True))) as file:
-            kind = f"{file.format} {file.subtype}"
-            if kind not in _KINDS or file.samplerate not in _SAMPLE_RATES or file.channels > 2:
-                raise ModelError(f"Lyria's audio is {kind}, {file.samplerate} Hz, {file.channels} channels")
-            audio = file.read(_LONGEST_S * file.samplerate, dtype="float32", always_2d=True).T
-            sample_rate = int(file.samplerate)
-    except (binascii.Error, soundfile.SoundFileError) as error:
+        audio, sample_rate = read_wav(base64.b64decode(data, validate=True), "Lyria's audio")
+    except binascii.Error as error:
         raise ModelError(f"Lyria's audio cannot be read: {error}") from None
     if not audio.any():
         raise ModelError("Lyria's clip is silent")

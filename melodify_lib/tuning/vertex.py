@@ -11,15 +11,14 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
-from contextlib import closing, redirect_stdout, suppress
+from contextlib import redirect_stdout
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from secrets import token_hex
 from typing import TYPE_CHECKING
 
-from melodify_lib.cloud import clients, jobs, labels
+from melodify_lib.cloud import clients, jobs, labels, tuned
 from melodify_lib.cloud.prices import BYTES_A_TOKEN, price, require_budget
+from melodify_lib.cloud.store import GcsStore
 from melodify_lib.cloud.tuned import CARD_FILE, VertexCard
 from melodify_lib.dataset.checks import MAX_VALIDATION_EXAMPLES
 from melodify_lib.dataset.form import read
@@ -163,21 +162,20 @@ class VertexTuner:
             # Each checkpoint would be served by an endpoint of its own.
             export_last_checkpoint_only=True,
             labels={
-                **labels.labels(self.settings, run=token_hex(8), request=order.label),
+                **labels.labels(self.settings, order.label),
                 _DATASET: order.sha256[:32],
             },
         )
-        order_it = partial(
-            self.client.tunings.tune,
-            base_model=model,
-            training_dataset=types.TuningDataset(gcs_uri=uris[0]),
-            config=config,
-        )
+
+        def order_it() -> types.TuningJob:
+            data = types.TuningDataset(gcs_uri=uris[0])
+            return jobs.whole(self.client.tunings.tune(base_model=model, training_dataset=data, config=config))
+
         try:
             with warnings.catch_warnings(), redirect_stdout(sys.stderr):  # as in `jobs`
                 warnings.simplefilter("ignore")  # "experimental", though there is no other way
                 # An order whose answer was lost may have been taken.
-                job: types.TuningJob = clients.ask_google(self.settings, order_it, is_repeatable=False)
+                job = clients.ask_google(self.settings, order_it, is_repeatable=False)
         except CloudError as error:
             taken = self._find(order) if error.status is None or error.status >= 500 else None
             if taken is None:
@@ -207,25 +205,16 @@ class VertexTuner:
 
     def _upload(self, order: _Order) -> list[str]:
         """Put the files into the bucket, unless they are there; returns their gs:// addresses."""
-        from google.api_core.exceptions import PreconditionFailed
-
         if not self.settings.bucket:
             raise SettingsError("no bucket for the dataset: set MELODIFY_BUCKET")
         files = [(order.train, order.sha256)]
         if order.validation is not None and order.validation_sha256 is not None:
             files.append((order.validation, order.validation_sha256))
-        uris = []
-        with (
-            clients.google_errors(self.settings, "Cloud Storage"),
-            closing(clients.storage_client(self.settings)) as storage,
-        ):
-            bucket = storage.bucket(self.settings.bucket)
-            for path, digest in files:
-                blob = bucket.blob(f"{_FOLDER}/{digest}.jsonl")
-                with suppress(PreconditionFailed):  # named by its content, so what is there is the same
-                    blob.upload_from_filename(path, content_type="application/jsonl", if_generation_match=0)
-                uris.append(f"gs://{self.settings.bucket}/{blob.name}")
-        return uris
+        store = GcsStore(self.settings.model_copy(update={"store": f"gs://{self.settings.bucket}/{_FOLDER}"}))
+        names = {f"{digest}.jsonl": path for path, digest in files}
+        for name in names.keys() - store.list():  # named by its content, so what is there is the same
+            store.put(name, names[name].read_bytes())
+        return [store.address(name) for name in names]
 
     def _watch(
         self, job: types.TuningJob, order: _Order, on_progress: Callable[[int, int], None] | None
@@ -272,20 +261,21 @@ class VertexTuner:
         clients.ask_google(self.settings, lambda: self.client.tunings.cancel(name=name))
 
     def _card(self, job: types.TuningJob, order: _Order) -> VertexCard:
-        spec = job.supervised_tuning_spec
-        if job.tuned_model is None or not job.tuned_model.endpoint:
+        spec, made = job.supervised_tuning_spec, job.tuned_model
+        asks = tuned.own((made.endpoint if made else "") or "", "endpoints", self.settings)
+        if made is None or asks is None:
             raise CloudError(f"the tuning job succeeded and names no endpoint ({job.name}); look at it in the console")
         files = (spec.training_dataset_uri, spec.validation_dataset_uri) if spec is not None else ()
         return VertexCard(
-            asks=job.tuned_model.endpoint,
+            asks=asks,
             base_model=self.settings.gemini_model,
             dataset_sha256=order.sha256,
             validation_sha256=order.validation_sha256,
             epochs=self.plan.epochs,
             learning_rate_multiplier=self.plan.learning_rate_multiplier,
             adapter_size=self.plan.adapter_size,
-            job=job.name,
-            model=job.tuned_model.model,
+            job=tuned.own(job.name or "", "tuningJobs", self.settings),
+            model=tuned.own(made.model or "", "models", self.settings),
             experiment=job.experiment,
             files=tuple(uri for uri in files if uri),
             labels=job.labels or {},

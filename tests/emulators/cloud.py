@@ -16,12 +16,11 @@ from emulators.gcs import BUCKET, gcs
 from emulators.iam import IamEmulator
 from emulators.openai import OpenAIEmulator
 from emulators.pupil import Pupil
-from emulators.vertex import VertexEmulator
+from emulators.vertex import PROJECT, VertexEmulator
 from melodify_lib import stages
 from melodify_lib.nouns import Caption
 from melodify_lib.settings import Settings
 
-PROJECT = "melodify"
 ACCOUNT = "melodify@melodify.iam.gserviceaccount.com"
 SECRET = f"projects/{PROJECT}/secrets/openai/versions/latest"
 IMAGE = "us-central1-docker.pkg.dev/melodify/melodify/serving:local"
@@ -58,6 +57,7 @@ def cloud() -> Iterator[Cloud]:
             "MELODIFY_ACCESS_TOKEN": token,
             "MELODIFY_GCS_BASE_URL": gcs_url,
             "MELODIFY_IAM_BASE_URL": iam.url,
+            "MELODIFY_IAM_CREDENTIALS_BASE_URL": iam.url,
             "MELODIFY_RESOURCE_MANAGER_BASE_URL": iam.url,
             "MELODIFY_SECRET_MANAGER_BASE_URL": iam.url,
             "MELODIFY_OPENAI_SECRET": SECRET,

@@ -6,7 +6,6 @@ import json
 import socket
 import struct
 import threading
-import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
@@ -18,17 +17,21 @@ Fault = str | dict[str, Any] | threading.Event | None
 
 class Proxy:
     """Forwards to `target`. Each request takes the first of `faults`, which says what becomes of it: None, a status
-    with a body, an event until which it waits, or a word. One that answers None stays for the next request. `hit`
-    counts what was spoilt.
+    (with ``body``, ``code``, ``retry_after``; and ``taken``, where it is forwarded too), an event until which it waits,
+    or a word. One that answers None stays for the next request. `hit` counts what was spoilt.
 
     reset               the connection is reset before the request is forwarded
     cut the request     half of the request is forwarded, then both connections are closed
     damage the request  a byte of the request's body is another
     lose the answer     it is forwarded, and the connection reset instead of an answer
-    cut the answer      half of the answer's body
+    cut the answer      half of the answer's body, then the connection is reset
+    halve the answer    half of the answer's body, as if it were all
     damage the answer   a byte of the answer's body is another
     not JSON            an answer that cannot be read
-    trickle             a byte of the answer each tenth of a second
+    null, {}            JSON that is null, or has nothing in it
+    wrong types         JSON whose values are of other types
+    empty the lists     JSON whose lists have nothing in them
+    trickle             a byte of the answer each tenth of a second, until the proxy is released
     """
 
     def __init__(self, target: str) -> None:
@@ -36,6 +39,7 @@ class Proxy:
         self.faults: list[Callable[[str, str], Fault]] = []
         self.hit = 0
         self._lock = threading.Lock()
+        self._released = threading.Event()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_port}"
@@ -46,9 +50,17 @@ class Proxy:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.release()
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+    def release(self) -> None:
+        """Forget the faults, and let go of the answers that trickle."""
+        with self._lock:
+            self.faults, self.hit = [], 0
+        self._released.set()
+        self._released = threading.Event()
 
     def take(self, method: str, path: str) -> Fault:
         with self._lock:
@@ -70,7 +82,14 @@ def _handler(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             fault = proxy.take(self.command, self.path)
             if isinstance(fault, dict):
-                text = json.dumps({"error": {"code": fault["status"], "message": fault.get("body", "no")}}).encode()
+                if fault.get("taken"):
+                    self.forward(body)
+                error = {
+                    "code": fault.get("code", fault["status"]),
+                    "message": fault.get("body", "no"),
+                    "errors": fault.get("errors", []),
+                }
+                text = json.dumps({"error": error}).encode()
                 headers = {"Retry-After": fault["retry_after"]} if "retry_after" in fault else {}
                 self.reply(fault["status"], {**headers, "Content-Type": "application/json"}, text)
                 return
@@ -85,15 +104,7 @@ def _handler(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
                 return
             if fault == "damage the request":
                 body = body.replace(b"xxxx", b"xyxx", 1)
-            headers = {name: value for name, value in self.headers.items() if name.lower() != "host"}
-            answer = requests.request(
-                self.command,
-                proxy.target + self.path,
-                headers={**headers, "Accept-Encoding": "identity"},
-                data=body,
-                timeout=60,
-                allow_redirects=False,
-            )
+            answer = self.forward(body)
             if fault == "lose the answer":
                 self.reset()
                 return
@@ -103,11 +114,28 @@ def _handler(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
                 kept["Location"] = kept["Location"].replace(proxy.target, proxy.url)
             self.reply(answer.status_code, kept, answer.content, fault)
 
+        def forward(self, body: bytes) -> requests.Response:
+            headers = {name: value for name, value in self.headers.items() if name.lower() != "host"}
+            return requests.request(
+                self.command,
+                proxy.target + self.path,
+                headers={**headers, "Accept-Encoding": "identity"},
+                data=body,
+                timeout=60,
+                allow_redirects=False,
+            )
+
         def reply(self, status: int, headers: dict[str, str], body: bytes, fault: Fault = None) -> None:
             if fault == "not JSON":
                 body = b"<html>" + body[6:]
             if fault == "damage the answer" and body:
                 body = bytes([body[0] ^ 1]) + body[1:]
+            if fault in ("null", "{}"):
+                body = str(fault).encode()
+            if fault == "halve the answer":
+                body = body[: len(body) // 2]
+            if fault in ("wrong types", "empty the lists"):
+                body = json.dumps((_other if fault == "wrong types" else _emptied)(json.loads(body))).encode()
             self.send_response(status)
             for name, value in headers.items():
                 self.send_header(name, value)
@@ -118,8 +146,11 @@ def _handler(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
                 self.reset()
                 return
             if fault == "trickle":
+                released = proxy._released
                 for index in range(len(body)):
-                    time.sleep(0.1)
+                    if released.wait(0.1):
+                        self.reset()
+                        return
                     try:
                         self.wfile.write(body[index : index + 1])
                     except OSError:
@@ -147,3 +178,16 @@ def _handler(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
         do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = handle_any
 
     return Handler
+
+
+def _other(value: Any) -> Any:
+    """A value of another type; an object keeps its names."""
+    if isinstance(value, dict):
+        return {name: _other(one) for name, one in value.items()} or [7]
+    return {"is": "another"} if isinstance(value, str) else "another"
+
+
+def _emptied(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _emptied(one) for name, one in value.items()}
+    return [] if isinstance(value, list) else value

@@ -19,6 +19,7 @@ from google.cloud.aiplatform_v1.types import (
     CreateEndpointRequest,
     DeployModelRequest,
     Endpoint,
+    Model,
     PredictRequest,
     UndeployModelRequest,
     UploadModelRequest,
@@ -29,6 +30,8 @@ from emulators.server import Refused, Reply, Request, route
 from melodify_lib.settings import Settings
 from serving.process import Running, running
 
+NUMBER = "123456789012"
+"""Of the project, which the service names so whatever it was called in the question."""
 PARENT = r"/v1/(?P<parent>projects/[^/]+/locations/[^/]+)"
 ID = r"[a-z0-9][a-z0-9_-]*"
 _LABEL = re.compile(r"[a-z][a-z0-9_-]{0,62}")
@@ -44,6 +47,8 @@ class RegistryRoutes:
     authorise: Callable[[Request], None]
     next_id: Callable[[], str]
     hold: threading.Event
+    shared_s = 60.0
+    """How long a prediction may take on an endpoint that does not say it."""
 
     def __init__(self) -> None:
         self.versions: dict[str, list[dict[str, Any]]] = {}
@@ -94,13 +99,20 @@ class RegistryRoutes:
     @route("GET", PARENT + r"/models")
     def list_models(self, request: Request, parent: str) -> Any:
         self.authorise(request)
-        return {"models": list(self.models.values())}
+        return {"models": [self._model(name) for name in self.models]}  # the default version of each
 
     @route("GET", PARENT + rf"/models/(?P<number>{ID}):listVersions")
     def list_versions(self, request: Request, parent: str, number: str) -> Any:
         self.authorise(request)
         self._model(f"{parent}/models/{number}")
         return {"models": self.versions.get(f"{parent}/models/{number}", [])}
+
+    @route("PATCH", PARENT + rf"/models/(?P<which>{ID}@[a-z0-9-]+)")
+    def update_model(self, request: Request, parent: str, which: str) -> Any:
+        self.authorise(request)
+        model = self._model(f"{parent}/models/{which}")
+        model["labels"] = changed(Model, request, ("labels",))["labels"]
+        return model
 
     @route("POST", PARENT + rf"/models/(?P<which>{ID}@[a-z0-9-]+):mergeVersionAliases")
     def merge_version_aliases(self, request: Request, parent: str, which: str) -> Any:
@@ -130,6 +142,9 @@ class RegistryRoutes:
         if name in self.endpoints:
             raise Refused(409, f"{name} already exists")
         self.endpoints[name] = {**endpoint, "name": name, "deployedModels": [], "createTime": now()}
+        if endpoint.get("dedicatedEndpointEnabled"):
+            address = f"{name.rpartition('/')[2]}.us-central1-{NUMBER}.prediction.vertexai.goog"
+            self.endpoints[name]["dedicatedEndpointDns"] = f"https://{address}"
         return self.operation(parent, "Endpoint", lambda: {"name": name})
 
     @route("GET", PARENT + r"/endpoints")
@@ -146,11 +161,10 @@ class RegistryRoutes:
     def update_endpoint(self, request: Request, parent: str, number: str) -> Any:
         self.authorise(request)
         endpoint = self._endpoint(f"{parent}/endpoints/{number}")
-        if request.query.get("updateMask") != ["trafficSplit"]:
-            raise Refused(400, f"only trafficSplit can be changed here, not {request.query.get('updateMask')}")
-        split = parse(Endpoint, request.body).get("trafficSplit", {})
-        self._check_split(split, {one["id"] for one in deployed(endpoint)})
-        endpoint["trafficSplit"] = split
+        new = changed(Endpoint, request, ("trafficSplit", "labels"))
+        if "trafficSplit" in new:
+            self._check_split(new["trafficSplit"], {one["id"] for one in deployed(endpoint)})
+        endpoint |= new
         return endpoint
 
     @route("POST", PARENT + rf"/endpoints/(?P<number>{ID}):deployModel")
@@ -217,9 +231,13 @@ class RegistryRoutes:
         chosen = random.choices(list(split), list(split.values()))[0]
         body = {key: value for key, value in request.body.items() if key in ("instances", "parameters")}
         trace = {key: value for key, value in request.headers.items() if key == "traceparent"}
-        answer = requests.post(
-            f"http://127.0.0.1:{self.servers[chosen].port}/predict", json=body, headers=trace, timeout=600
-        )
+        connection = endpoint.get("clientConnectionConfig", {})
+        seconds = float(connection.get("inferenceTimeout", f"{self.shared_s}s").removesuffix("s"))
+        address = f"http://127.0.0.1:{self.servers[chosen].port}/predict"
+        try:
+            answer = requests.post(address, json=body, headers=trace, timeout=seconds)
+        except requests.Timeout:
+            raise Refused(504, f"Deadline of {seconds:g} s exceeded") from None
         if not answer.ok:
             headers = {key: value for key, value in answer.headers.items() if key == "Retry-After"}
             return Reply(self.error(answer.status_code, answer.text), answer.status_code, headers)  # type: ignore[attr-defined]
@@ -323,6 +341,16 @@ def parse(kind: Any, body: dict[str, Any]) -> dict[str, Any]:
         return json_format.MessageToDict(json_format.ParseDict(body, kind.pb(kind())))
     except json_format.ParseError as error:
         raise Refused(400, f"Invalid {kind.__name__}: {error}") from None
+
+
+def changed(kind: Any, request: Request, may: tuple[str, ...]) -> dict[str, Any]:
+    """What an update changes, which its mask must say."""
+    mask = request.query.get("updateMask", [""])[0].split(",")
+    new = parse(kind, request.body)
+    if not set(mask) <= set(may):
+        raise Refused(400, f"only {may} can be changed here, not {mask}")
+    check_labels(new.get("labels", {}))
+    return {name: new.get(name, {}) for name in mask}
 
 
 def check_labels(labels: dict[str, str]) -> None:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import tempfile
 import threading
 import traceback
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,8 +26,8 @@ from pydantic import BaseModel, ValidationError
 from emulators import gcs
 from emulators.lyria import LyriaRoutes
 from emulators.pipelines import PipelineRoutes
-from emulators.registry import PARENT, RegistryRoutes, check_labels
-from emulators.server import Emulator, Refused, Request, route
+from emulators.registry import NUMBER, PARENT, RegistryRoutes, check_labels
+from emulators.server import Emulator, Refused, Reply, Request, route
 from melodify_lib.dataset import read
 from melodify_lib.describe.heads import load
 from melodify_lib.describe.local import LocalDescriber
@@ -33,6 +35,7 @@ from melodify_lib.errors import MelodifyError
 from melodify_lib.nouns import Caption
 from melodify_lib.tuning.local import tune
 
+PROJECT = "melodify"
 _CODES = {
     400: "INVALID_ARGUMENT",
     401: "UNAUTHENTICATED",
@@ -71,6 +74,13 @@ class VertexEmulator(LyriaRoutes, PipelineRoutes, RegistryRoutes, Emulator):
 
     def error(self, status: int, message: str) -> Any:
         return {"error": {"code": status, "message": message, "status": _CODES.get(status, "INTERNAL")}}
+
+    def _route(self, request: Request) -> Reply:
+        """A project may be named by its id or its number in a question, and is by its number in each answer."""
+        path = request.path.replace(f"projects/{NUMBER}/", f"projects/{PROJECT}/")
+        body = rename(request.body, NUMBER, PROJECT)
+        reply = super()._route(replace(request, path=path, body=body))
+        return replace(reply, body=rename(reply.body, PROJECT, NUMBER))
 
     @route("POST", PARENT + r"/(?P<model>publishers/google/models/[^/:]+):generateContent")
     def generate_content(self, request: Request, parent: str, model: str) -> Any:
@@ -119,7 +129,7 @@ class VertexEmulator(LyriaRoutes, PipelineRoutes, RegistryRoutes, Emulator):
         """Newest first, in pages of two."""
         self.authorise(request)
         start = int(request.query.get("pageToken", ["0"])[0])
-        jobs = list(reversed(self.jobs.values()))
+        jobs = [job for job in reversed(self.jobs.values()) if job["name"].startswith(f"{parent}/")]
         more = {"nextPageToken": str(start + 2)} if len(jobs) > start + 2 else {}
         return {"tuningJobs": jobs[start : start + 2], **more}
 
@@ -196,6 +206,11 @@ class VertexEmulator(LyriaRoutes, PipelineRoutes, RegistryRoutes, Emulator):
     def authorise(self, request: Request) -> None:
         if request.headers.get("authorization") != f"Bearer {self.token}":
             raise Refused(401, f"Request had invalid credentials: {request.headers.get('authorization')}")
+
+
+def rename(body: Any, project: str, other: str) -> Any:
+    """`body` with `other` in the place of `project` in the names of what is in a place of it."""
+    return json.loads(re.sub(rf"\bprojects/{project}/(?=locations/)", f"projects/{other}/", json.dumps(body)))
 
 
 def known(kind: type[BaseModel], value: Any) -> Any:

@@ -37,7 +37,7 @@ class GeminiModel:
         from google.genai import types
 
         thinking = types.ThinkingConfig(thinking_level=types.ThinkingLevel(self.thinking)) if self.thinking else None
-        with clients.google_errors(self.settings), clients.readable("Vertex AI"):
+        with clients.google_errors(self.settings, is_paid=True), clients.readable("Vertex AI"):
             response = await self.client.aio.models.generate_content(
                 model=self.name,
                 contents=question,

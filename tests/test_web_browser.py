@@ -43,9 +43,14 @@ expect.set_options(timeout=20_000)
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of `melodify web`, which runs in a folder of its own."""
-    folder = tmp_path_factory.mktemp("site")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the server runs, and keeps everything."""
+    return tmp_path_factory.mktemp("site")
+
+
+@pytest.fixture(scope="module")
+def site(folder: Path) -> Iterator[str]:
+    """The address of `melodify web`."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -206,7 +211,7 @@ def test_a_picture_becomes_music_that_plays(visitor: Visitor) -> None:
     assert 10 < page.evaluate("document.querySelector('progress').value") < 100
 
     heading = page.get_by_role("heading", level=1)
-    expect(heading).to_have_text(re.compile(r"^\S.* in [A-G][♭♯]? (major|minor)$"))
+    expect(heading).to_have_text(re.compile(r"^\S.* in [A-G]( flat| sharp)? (major|minor)$"))
     expect(page.get_by_role("status").first).to_have_text("Your music is ready.")
     assert page.title() == f"{heading.text_content()} · Melodify"
 
@@ -247,13 +252,13 @@ def test_a_remix_plays_what_was_changed_and_shows_words_as_they_are(visitor: Vis
     expect(page.get_by_label("Seed")).to_have_value(re.compile(r"\d+"))
     page.get_by_label("Tempo").fill("101")
     page.get_by_label("Genre").select_option("r&b")
-    page.get_by_label("Key").select_option(label="E♭ minor")
+    page.get_by_label("Key").select_option(label="E flat minor")
     page.get_by_label("Moods").fill("calm, sunny")
     said = "<img src=x onerror=alert(1)> </textarea><script>alert(2)</script> a slow tune."
     page.get_by_label("Description").fill(said)
     page.click("text=Make the remix")
     page.wait_for_url(lambda url: url != first)
-    expect(page.get_by_role("heading", level=1)).to_have_text("R&B in E♭ minor")
+    expect(page.get_by_role("heading", level=1)).to_have_text("R&B in E flat minor")
     expect(page.locator(".facts").first).to_contain_text("101 bpm")
     expect(page.locator(".words p").first).to_have_text(said)
     page.click("summary:has-text('Remix')")
@@ -403,6 +408,28 @@ def test_a_song_can_be_cancelled_and_tried_again(visitor: Visitor) -> None:
     page.wait_for_url(lambda url: url != cancelled)
     page.get_by_role("button", name="Cancel").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("Cancelled")
+
+
+def test_a_place_in_the_queue_and_what_is_said_of_a_failure(visitor: Visitor, folder: Path) -> None:
+    page = visitor.page
+    pages = []
+    for _ in range(3):
+        visitor.choose()
+        pages.append(visitor.order(seconds=120).url)
+    expect(page.get_by_text("1 song is before yours.")).to_be_visible()
+    (folder / "store/web" / pages[2].split("/")[-2] / "picture.png").unlink()
+    page.goto(pages[1])
+    expect(page.get_by_text("Yours is the next.")).to_be_visible()
+    for url in pages[1::-1]:
+        page.goto(url)
+        page.get_by_role("button", name="Cancel").click()
+        expect(page.get_by_role("heading", level=1)).to_have_text("Cancelled")
+    page.goto(pages[2])
+    expect(page.get_by_role("heading", level=1)).to_have_text("That did not work")
+    expect(page.get_by_text("Something went wrong on our side. Please try again later.")).to_be_visible()
+    expect(page.get_by_role("link", name="Start again")).to_have_attribute("href", "/")
+    visitor.goto("/tracks/")
+    expect(page.locator(".grid .name")).to_have_text(["Did not work", "Cancelled", "Cancelled"])
 
 
 def test_progress_survives_a_reload_and_leaves_focus_alone(visitor: Visitor) -> None:

@@ -9,6 +9,7 @@ import hashlib
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -38,6 +39,10 @@ class Store(Protocol):
 
     def delete(self, name: str) -> None:
         """Remove `name`; nothing happens when it is not there."""
+        ...
+
+    def delete_all(self, folder: str) -> None:
+        """Remove all names under ``folder/``, and what a process that was killed left half-written there."""
         ...
 
     def address(self, name: str) -> str:
@@ -164,6 +169,18 @@ class FolderStore:
             path.unlink(missing_ok=True)
         except OSError as error:
             raise StoreError(f"cannot delete {path}: {error.strerror or error}") from error
+
+    def delete_all(self, folder: str) -> None:
+        path = self._path(folder)
+        for is_last in (False, False, True):  # somebody may write there meanwhile
+            try:
+                shutil.rmtree(path)
+                return
+            except OSError as error:
+                if not path.exists():
+                    return
+                if is_last:
+                    raise StoreError(f"cannot delete {path}: {error.strerror or error}") from error
 
     def address(self, name: str) -> str:
         return str(self._path(name))

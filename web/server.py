@@ -15,6 +15,7 @@ from types import FrameType
 from melodify_lib.errors import SettingsError
 from web.config import Config
 from web.health import is_ready
+from web.parent import SUPERVISOR
 
 START_WITHIN_S = 60.0
 LONGEST_PAUSE_S = 10.0
@@ -26,6 +27,7 @@ class Child:
     """A process that should run."""
 
     command: list[str]
+    variables: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
     pause: float = 0.0
     since: float = field(default_factory=time.monotonic)
@@ -41,7 +43,11 @@ class Child:
         self.pause = min(max(0.25, self.pause * 2), LONGEST_PAUSE_S) if now - self.since < 30 else 0.25
         self.since = now
         # A group of its own: Ctrl-C reaches this process, which stops the others in order.
-        self.process = subprocess.Popen([sys.executable, "-m", *self.command], start_new_session=True)  # noqa: S603
+        self.process = subprocess.Popen(  # noqa: S603
+            [sys.executable, "-m", *self.command],
+            env={**os.environ, SUPERVISOR: str(os.getpid()), **self.variables},
+            start_new_session=True,
+        )
         return again
 
 
@@ -49,13 +55,10 @@ def run(host: str, port: int, say: Callable[[str], None]) -> None:
     """Serve until SIGTERM or Ctrl-C. Raises `SettingsError` for settings or an address that cannot be used."""
     config = Config.load()
     _prepare(host, port, config)
-    pages = Child(
-        [
-            "gunicorn", "web.wsgi", f"--bind={host}:{port}", "--workers=1", "--worker-class=gthread",
-            f"--threads={config.threads}", "--timeout=60", f"--graceful-timeout={config.grace:g}", "--keep-alive=5",
-            "--log-level=warning", "--forwarded-allow-ips=*" if config.proxies else "--forwarded-allow-ips=127.0.0.1",
-        ]
-    )  # fmt: skip
+    where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    # glibc keeps what a large picture took, unless it is told to have all large blocks from the system, and give back.
+    memory = {"MALLOC_MMAP_THRESHOLD_": "1000000"}
+    pages = Child(["gunicorn", "--config=python:web.gunicorn", f"--bind={where}"], memory)
     children = [pages, *(Child(["web", "worker"]) for _ in range(config.workers))]
     stopping = False
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
 from django.db.models import QuerySet
 from django.http.response import HttpResponseBase
@@ -13,6 +13,7 @@ from rest_framework.decorators import action
 from rest_framework.exceptions import NotAuthenticated
 from rest_framework.generics import get_object_or_404
 from rest_framework.pagination import CursorPagination
+from rest_framework.permissions import AllowAny, IsAuthenticated
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -81,16 +82,16 @@ class TrackViewSet(viewsets.GenericViewSet[Track]):
         more = [limits.SongThrottle()] if self.action in ("create", "remix") else []
         return [*super().get_throttles(), *more]
 
+    def get_permissions(self) -> list[Any]:
+        return [AllowAny()] if self.action == "create" else [IsAuthenticated()]
+
+    def permission_denied(self, request: Request, message: str | None = None, code: str | None = None) -> NoReturn:
+        raise NotAuthenticated("send the token that your first track came with: 'Authorization: Bearer …'")
+
     def get_queryset(self) -> QuerySet[Track]:
         if getattr(self, "swagger_fake_view", False):
             return Track.objects.none()
-        return Track.objects.filter(owner=self._visitor().owner).exclude(state=State.DELETED)
-
-    def _visitor(self) -> Visitor:
-        visitor = self.request.user
-        if not isinstance(visitor, Visitor):
-            raise NotAuthenticated("send the token that your first track came with: 'Authorization: Bearer …'")
-        return visitor
+        return Track.objects.filter(owner=self.request.user.owner).exclude(state=State.DELETED)
 
     def _answer(self, track: Track, code: int, **more: Any) -> Response:
         data = {**self.get_serializer(track).data, **more}
@@ -125,7 +126,7 @@ class TrackViewSet(viewsets.GenericViewSet[Track]):
         if visitor is None and "Idempotency-Key" in request.headers:
             raise NotAuthenticated("an Idempotency-Key is somebody's: get a token first, POST /api/v1/token/")
         owner = visitor or Visitor.new()
-        picture = limits.read_picture(asked.validated_data["image"].read())
+        picture = limits.read_picture(asked.validated_data["image"])
         track, _ = jobs.create(
             owner.owner, asked.options(), picture=picture, idempotency_key=request.headers.get("Idempotency-Key", "")
         )

@@ -15,6 +15,7 @@ from werkzeug.http import parse_etags, parse_range_header
 from whitenoise.responders import SlicedFile
 
 from melodify_lib.errors import StoreError
+from melodify_lib.nouns import TrackCard
 from melodify_lib.settings import Settings
 from melodify_lib.store import Store, open_store
 from web.tracks.models import Track
@@ -65,11 +66,14 @@ def copy_picture(source: str, target: str) -> None:
         where.put(prefix(target) + name, where.get(prefix(source) + name))
 
 
+def delete_song(card: TrackCard) -> None:
+    """What a pipeline stored of a song that a track has now."""
+    store().delete_all(card.song.rstrip("/"))
+
+
 def delete(track_id: str) -> None:
     """All files of a track."""
-    where = store()
-    for name in where.list(prefix(track_id)):
-        where.delete(name)
+    store().delete_all(prefix(track_id).rstrip("/"))
 
 
 def names(track: Track) -> list[str]:

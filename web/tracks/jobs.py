@@ -21,8 +21,8 @@ from datetime import timedelta
 from typing import Any
 
 from django.conf import settings
-from django.db import IntegrityError, connection, transaction
-from django.db.models import F
+from django.db import connection, transaction
+from django.db.models import F, Q, QuerySet
 from django.utils import timezone
 from PIL.Image import Image
 
@@ -30,7 +30,7 @@ from melodify_lib import logs
 from melodify_lib.errors import BusyError, InputError, StoreError
 from melodify_lib.nouns import sha256
 from web.tracks import files
-from web.tracks.models import ENDED, UNDER_WAY, Stage, State, Track
+from web.tracks.models import UNDER_WAY, Stage, State, Track
 
 log = logging.getLogger("melodify_lib.web")
 
@@ -74,29 +74,34 @@ def create(
     source = sha256(picture.tobytes()) if picture is not None else (parent.id if parent else "")
     fingerprint = sha256(json.dumps([source, asdict(options)], sort_keys=True).encode())
     key = sha256(idempotency_key.encode()) if idempotency_key else None
-    try:
-        with transaction.atomic():
-            if key and (known := Track.objects.filter(owner=owner, idempotency_key=key).first()):
-                return _known(known, fingerprint), False
-            _check_room()
-            track = Track.objects.create(
-                owner=owner, idempotency_key=key, fingerprint=fingerprint, parent=parent, **asdict(options)
-            )
-    except IntegrityError:  # the same key, at the same moment
-        return _known(Track.objects.get(owner=owner, idempotency_key=key), fingerprint), False
+    with transaction.atomic():
+        _wait_for_others()
+        if key and (known := Track.objects.filter(owner=owner, idempotency_key=key).first()):
+            return _known(known, fingerprint), False
+        if Track.objects.filter(state__in=UNDER_WAY).count() >= settings.CONFIG.workers + settings.CONFIG.waiting:
+            raise QueueFullError(retry_after=5)
+        track = Track.objects.create(
+            owner=owner,
+            idempotency_key=key,
+            fingerprint=fingerprint,
+            parent=parent,
+            caption=parent.caption if parent else None,
+            **asdict(options),
+        )
     with logs.tracing(track.id):
         try:
             if picture is not None:
                 files.put_picture(track.id, picture)
             elif parent is not None:
                 files.copy_picture(parent.id, track.id)
+            with transaction.atomic():
+                if _change(track.id, State.NEW, state=State.QUEUED):
+                    _enqueue(track.id)
+                elif not Track.objects.filter(id=track.id, state=State.CANCELLED).exists():
+                    raise StoreError("the track was deleted while it was received")
         except BaseException:
             purge(track.id)
             raise
-        with transaction.atomic():
-            if not _change(track.id, State.NEW, state=State.QUEUED):
-                raise StoreError("the track was deleted while it was received")
-            _enqueue(track.id)
         log.info("queued", extra={"labels": {"track": track.id}})
     track.refresh_from_db()
     return track, True
@@ -114,14 +119,11 @@ def _known(track: Track, fingerprint: str) -> Track:
     return track
 
 
-def _check_room() -> None:
-    """Raise `QueueFullError` where no song may wait any more. Inside a transaction that others wait for."""
+def _wait_for_others() -> None:
+    """One order at a time looks for its key and for room, until the end of the transaction."""
     if connection.vendor == "postgresql":  # SQLite has one writer anyway
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_xact_lock(%s)", [0x6D656C6F])
-    config = settings.CONFIG
-    if Track.objects.filter(state__in=UNDER_WAY).count() >= config.workers + config.waiting:
-        raise QueueFullError(retry_after=5)
 
 
 def _enqueue(track_id: str) -> None:
@@ -186,8 +188,11 @@ def give_back(track: Track) -> bool:
 
 
 def _of_claim(track: Track, **changes: Any) -> bool:
-    mine = Track.objects.filter(id=track.id, state=State.RUNNING, claim=track.claim)
-    return bool(mine.update(**changes))
+    return bool(_claimed(track).update(**changes))
+
+
+def _claimed(track: Track) -> QuerySet[Track]:
+    return Track.objects.filter(id=track.id, state=State.RUNNING, claim=track.claim)
 
 
 # What a visitor does.
@@ -201,16 +206,12 @@ def cancel(track: Track) -> bool:
 
 
 def delete(track: Track) -> None:
-    """Every file and the row. A row that a worker may still write for stays, hidden, until `reap` is sure."""
-    was_running = _change(track.id, State.NEW, State.RUNNING, state=State.DELETED, claim="", heartbeat=timezone.now())
-    if was_running:
-        files.delete(track.id)
-        Track.objects.filter(id=track.id).update(
-            caption=None, description=None, card=None, peaks=None, given=None, share=None, idempotency_key=None
-        )
-        return
-    _change(track.id, State.QUEUED, *ENDED, state=State.DELETED, claim="", heartbeat=None)
-    purge(track.id)
+    """Every file, and all that the row says; it stays, hidden, until `reap` is sure that no worker writes any more."""
+    said = dict.fromkeys(("caption", "description", "card", "peaks", "given", "share", "idempotency_key"))
+    Track.objects.filter(id=track.id).update(
+        **said, state=State.DELETED, stage="", claim="", error="", heartbeat=timezone.now()
+    )
+    files.delete(track.id)
 
 
 def purge(track_id: str) -> None:
@@ -246,17 +247,29 @@ def reap() -> int:
             if track.attempt >= config.attempts:
                 fail(track, "the song could not be made: its worker stopped several times")
                 continue
+            silent = _claimed(track).filter(heartbeat=track.heartbeat)  # unless it was heard of meanwhile
             with transaction.atomic():
-                if _of_claim(track, state=State.QUEUED, claim="", heartbeat=None, stage="", percent=0):
+                if silent.update(state=State.QUEUED, claim="", heartbeat=None, stage="", percent=0):
                     _enqueue(track.id)
-    for state, since in ((State.NEW, "created"), (State.DELETED, "heartbeat")):
-        half = timezone.now() - timedelta(seconds=max(600, config.lost_after)) if state == State.NEW else lost
-        for track in Track.objects.filter(state=state, **{f"{since}__lt": half}):
-            touched += 1
-            purge(track.id)
-    for track in Track.objects.filter(state=State.DELETED, heartbeat=None):
+    touched += _enqueue_forgotten()
+    half_received = Q(state=State.NEW, created__lt=timezone.now() - timedelta(seconds=max(600, config.lost_after)))
+    for track in Track.objects.filter(half_received | Q(state=State.DELETED, heartbeat__lt=lost)):
+        touched += 1
         purge(track.id)
     return touched
+
+
+def _enqueue_forgotten() -> int:
+    """Enqueue what waits without a task: a worker that took one and was killed at once claimed no row. How many."""
+    from django_tasks.base import TaskResultStatus
+    from django_tasks_db.models import DBTaskResult
+
+    waiting = set(Track.objects.filter(state=State.QUEUED).values_list("id", flat=True))
+    tasks = DBTaskResult.objects.filter(status=TaskResultStatus.READY).values_list("args_kwargs", flat=True)
+    forgotten = waiting - {one["args"][0] for one in tasks} if waiting else waiting
+    for track_id in forgotten:
+        _enqueue(track_id)
+    return len(forgotten)
 
 
 def expire() -> int:

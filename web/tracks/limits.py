@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from django.conf import settings
+from django.core.files.uploadedfile import UploadedFile
 from django.http import HttpRequest
 from PIL.Image import Image
 from rest_framework.exceptions import Throttled
@@ -45,13 +46,13 @@ class SongThrottle(RequestThrottle):
         return f"{settings.CONFIG.songs_per_hour}/hour"
 
 
-def read_picture(data: bytes) -> Image:
-    """`open_image`, for one request at a time: a large picture takes half a gigabyte while it is read.
+def read_picture(upload: UploadedFile) -> Image:
+    """`open_image`, for one request at a time: a large picture takes most of a gigabyte while it is read.
 
     Raises `ImageError`, and `QueueFullError` where too many wait.
     """
     with _turn():
-        return open_image(data)
+        return open_image(upload.read())
 
 
 @contextmanager

@@ -19,7 +19,11 @@ from web.tracks import operations
 log = logging.getLogger("melodify_lib.web")
 
 BODY_MAX_BYTES = MAX_BYTES + 2**17
-OPERATIONS = {"/health": operations.health, "/ready": operations.ready, "/metrics": operations.metrics}
+_OTHER_MAX_BYTES = 2**17
+"""Of what has no picture in it."""
+_OPERATIONS = {"/health": operations.health, "/ready": operations.ready, "/metrics": operations.metrics}
+"""Answered before anything else looks: whoever watches a container asks it by its address, without HTTPS."""
+_METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 
 
 class RequestMiddleware:
@@ -29,26 +33,30 @@ class RequestMiddleware:
         self._answer = answer
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
-        if request.path in OPERATIONS:
-            return OPERATIONS[request.path](request)
+        if operation := _OPERATIONS.get(request.path):
+            return operation(request)
         since = time.monotonic()
         with logs.tracing(logs.trace_of(request.headers)):
             length = request.META.get("CONTENT_LENGTH") or "0"
-            if not length.isdecimal() or int(length) > BODY_MAX_BYTES:
-                response: HttpResponseBase = _too_large()
+            most = BODY_MAX_BYTES if request.content_type == "multipart/form-data" else _OTHER_MAX_BYTES
+            if not length.isdecimal() or int(length) > most:
+                response: HttpResponseBase = _too_large(most)
             else:
                 response = self._answer(request)
             seconds = time.monotonic() - since
             match = request.resolver_match
             route = match.route if match else "none"
-            operations.REQUESTS.labels(route, request.method, response.status_code).inc()
+            method = request.method if request.method in _METHODS else "other"
+            operations.REQUESTS.labels(route, method, response.status_code).inc()
             operations.SECONDS.labels(route).observe(seconds)
             said = {"route": route, "status": response.status_code, "duration_s": round(seconds, 4)}
-            log.info("%s %s %d", request.method, route, response.status_code, extra={"fields": said})
+            track = match and (match.kwargs.get("track_id") or match.kwargs.get("pk"))
+            labels = {"track": track} if track else {}
+            log.info("%s %s %d", method, route, response.status_code, extra={"fields": said, "labels": labels})
         return response
 
 
-def _too_large() -> JsonResponse:
-    said = f"the request is larger than {BODY_MAX_BYTES:,} bytes; scale the picture down"
+def _too_large(most: int) -> JsonResponse:
+    said = f"the request is larger than {most:,} bytes"
     body = {"type": "/problems/too-large", "title": "The request is too large", "status": 413, "detail": said}
-    return JsonResponse(body, status=413, headers={"Connection": "close"}, content_type="application/problem+json")
+    return JsonResponse(body, status=413, content_type="application/problem+json")

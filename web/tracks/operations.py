@@ -47,7 +47,7 @@ def ready(request: HttpRequest) -> HttpResponse:
     except DatabaseError:
         checks["database"] = False
     try:
-        files.store().list("web/ready")
+        files.store().list("ready/")
     except StoreError:
         checks["store"] = False
     response = JsonResponse(checks, status=200 if all(checks.values()) else 503)

@@ -6,7 +6,8 @@ import logging
 from typing import Any
 
 from django.core.exceptions import PermissionDenied as DjangoDenied
-from django.http import Http404
+from django.core.exceptions import RequestDataTooBig, TooManyFieldsSent, TooManyFilesSent
+from django.http import Http404, UnreadablePostError
 from rest_framework import exceptions, status
 from rest_framework.response import Response
 
@@ -31,6 +32,10 @@ def handler(error: Exception, context: dict[str, Any]) -> Response | None:
         error = exceptions.NotFound()
     elif isinstance(error, DjangoDenied):
         error = exceptions.PermissionDenied()
+    elif isinstance(error, RequestDataTooBig | TooManyFieldsSent | TooManyFilesSent):
+        error = exceptions.ParseError("the request has too many fields, or too long ones")
+    elif isinstance(error, UnreadablePostError):
+        error = exceptions.ParseError("the request broke off")
     headers: dict[str, str] = {}
     more: dict[str, Any] = {}
     if isinstance(error, exceptions.APIException):

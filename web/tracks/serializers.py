@@ -48,7 +48,7 @@ class Play(serializers.Serializer[Any]):
     )
 
     def validate_seconds(self, value: float) -> float:
-        if value > settings.CONFIG.longest:
+        if not value <= settings.CONFIG.longest:  # nor is it NaN
             raise serializers.ValidationError(
                 f"Ensure this value is less than or equal to {settings.CONFIG.longest:g}."
             )

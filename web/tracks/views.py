@@ -66,8 +66,8 @@ def _order(request: HttpRequest) -> Track:
     asked = NewTrack(data={**_filled(request), **request.FILES.dict()})
     limits.count_song(request)
     asked.is_valid(raise_exception=True)
-    picture = limits.read_picture(asked.validated_data["image"].read())
-    owner = (of_session(request) or begin_session(request)).owner
+    picture = limits.read_picture(asked.validated_data["image"])
+    owner = begin_session(request).owner
     return jobs.create(owner, asked.options(), picture=picture, idempotency_key=request.POST.get("once", ""))[0]
 
 
@@ -270,6 +270,10 @@ def _error(request: HttpRequest, title: str, said: str, status: int) -> HttpResp
         body = {"type": "about:blank", "title": title, "status": status, "detail": said}
         return JsonResponse(body, status=status, content_type="application/problem+json")
     return render(request, "tracks/error.html", {"title": title, "said": said}, status=status)
+
+
+def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
+    return _error(request, _("That did not work"), _("The request cannot be used."), 400)
 
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:

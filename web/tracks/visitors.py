@@ -41,8 +41,8 @@ def of_session(request: HttpRequest) -> Visitor | None:
 
 
 def begin_session(request: HttpRequest) -> Visitor:
-    """A new visitor, who gets a cookie."""
-    visitor = Visitor.new()
+    """The cookie's visitor or a new one, with a cookie that lasts as long as what is made now."""
+    visitor = of_session(request) or Visitor.new()
     request.session[SESSION] = visitor.key
     return visitor
 

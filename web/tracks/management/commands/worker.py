@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
-import os
 import secrets
 import signal
 import threading
@@ -13,11 +13,12 @@ from typing import Any
 
 from django.conf import settings
 from django.core.management.base import BaseCommand
-from django.db import DatabaseError, close_old_connections
+from django.db import DatabaseError, close_old_connections, connection
 from django.utils import timezone
 from django_tasks_db.management.commands.db_worker import Worker as TaskWorker
 
 from melodify_lib.errors import StoreError
+from web.parent import end_with_parent
 from web.tracks import jobs, work
 from web.tracks.models import Worker
 
@@ -51,17 +52,22 @@ class Command(BaseCommand):
 
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, stop)
+        end_with_parent()
         work.warm_up()
-        threading.Thread(target=keep_house, args=(worker.worker_id,), name="housekeeper", daemon=True).start()
-        worker.run()
-        Worker.objects.filter(id=worker.worker_id).delete()
+        over = threading.Event()
+        house = threading.Thread(target=keep_house, args=(worker.worker_id, over), name="housekeeper", daemon=True)
+        house.start()
+        try:
+            worker.run()
+        finally:
+            over.set()
+            house.join(timeout=5)
+            Worker.objects.filter(id=worker.worker_id).delete()
 
 
-def keep_house(worker_id: str) -> None:
-    """Signs of life, lost workers' songs, old tracks; until the process ends, or whoever started it has."""
-    parent, config = os.getppid(), settings.CONFIG
-    pause = threading.Event()
-    for number in range(2**62):
+def keep_house(worker_id: str, over: threading.Event) -> None:
+    """Signs of life, lost workers' songs, old tracks; until the worker ends."""
+    for number in itertools.count():
         try:
             close_old_connections()
             Worker.objects.update_or_create(id=worker_id, defaults={"heartbeat": timezone.now()})
@@ -73,6 +79,6 @@ def keep_house(worker_id: str) -> None:
             log.warning("housekeeping failed; it is tried again", exc_info=True)
         except Exception:
             log.exception("housekeeping failed; it is tried again")
-        if os.getppid() != parent:
-            os.kill(os.getpid(), signal.SIGTERM)
-        pause.wait(config.heartbeat)
+        if over.wait(settings.CONFIG.heartbeat):
+            connection.close()
+            return

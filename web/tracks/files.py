@@ -49,14 +49,18 @@ def put_picture(track_id: str, picture: Image.Image) -> None:
     where.put(kept + PREVIEW, encoded(preview, "WEBP", quality=80))
 
 
-@lru_cache(maxsize=4096)
 def preview_size(track_id: str) -> tuple[int, int]:
     """Width and height, so that a page keeps the room before the picture is there."""
     try:
-        with Image.open(io.BytesIO(store().get(prefix(track_id) + PREVIEW))) as picture:
-            return picture.size
+        return _preview_size(track_id)
     except (StoreError, OSError):  # deleted a moment ago
         return (4, 3)
+
+
+@lru_cache(maxsize=4096)
+def _preview_size(track_id: str) -> tuple[int, int]:
+    with Image.open(io.BytesIO(store().get(prefix(track_id) + PREVIEW))) as picture:
+        return picture.size
 
 
 def copy_picture(source: str, target: str) -> None:

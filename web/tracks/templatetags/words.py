@@ -7,9 +7,14 @@ from typing import Any
 
 from django import template
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_noop
 
 register = template.Library()
+
+
+def gettext_noop(text: str) -> str:
+    """Marks a text for `makemessages`, without the settings that Django's own asks for."""
+    return text
+
 
 GENRES = {
     "pop": gettext_noop("Pop"), "hip-hop": gettext_noop("Hip-hop"), "rock": gettext_noop("Rock"),
@@ -19,6 +24,10 @@ GENRES = {
     "funk": gettext_noop("Funk"), "soul": gettext_noop("Soul"), "disco": gettext_noop("Disco"),
     "latin": gettext_noop("Latin"), "ambient": gettext_noop("Ambient"), "lo-fi": gettext_noop("Lo-fi"),
     "k-pop": gettext_noop("K-pop"), "cinematic": gettext_noop("Cinematic"),
+}  # fmt: skip
+TONICS = {
+    "C#": gettext_noop("C sharp"), "Eb": gettext_noop("E flat"), "F#": gettext_noop("F sharp"),
+    "Ab": gettext_noop("A flat"), "Bb": gettext_noop("B flat"),
 }  # fmt: skip
 MUSICIANS = {
     "arranger": gettext_noop("Arranger: writes a score and plays it"),
@@ -77,9 +86,10 @@ FIELDS = {
     "key": gettext_noop("Key"), "moods": gettext_noop("Moods"), "instruments": gettext_noop("Instruments"),
 }  # fmt: skip
 
-BARS = 120
+BARS = 80
 """Of a waveform: as many as a telephone shows apart."""
-STEP, HEIGHT, STROKE = 5, 100, 3
+STEP, HEIGHT, STROKE = 7.5, 100, 3
+"""Of a bar, in a drawing that is 600 wide."""
 
 
 def why_refused(error: str) -> str:
@@ -115,9 +125,9 @@ def reason(error: str) -> str:
 
 @register.filter
 def key(name: str) -> str:
-    """``Bb major`` as it is printed: B♭ major."""
+    """``Bb major`` as it is said: B flat major."""
     tonic, _space, mode = name.partition(" ")
-    tonic = tonic.replace("b", "♭").replace("#", "♯")
+    tonic = _(TONICS[tonic]) if tonic in TONICS else tonic
     return _("%(tonic)s minor") % {"tonic": tonic} if mode == "minor" else _("%(tonic)s major") % {"tonic": tonic}
 
 
@@ -149,7 +159,7 @@ def unlocalized(value: float) -> str:
 
 @register.filter
 def waveform(peaks: Sequence[float] | None) -> str:
-    """The path of a waveform's bars in a box of `BARS` × `STEP` by `HEIGHT`."""
+    """The path of a waveform's bars, from the loudest of so many peaks each."""
     if not peaks:
         return ""
     share = len(peaks) / BARS

@@ -54,6 +54,7 @@ class Child:
 def run(host: str, port: int, say: Callable[[str], None]) -> None:
     """Serve until SIGTERM or Ctrl-C. Raises `SettingsError` for settings or an address that cannot be used."""
     config = Config.load()
+    config.folder.mkdir(parents=True, exist_ok=True)
     _prepare(host, port)
     where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     # glibc keeps what a large picture took, unless it is told to have all large blocks from the system, and give back.

@@ -338,9 +338,8 @@ def test_a_large_body_is_refused_unread(client: Client) -> None:
             raise AssertionError("it was read")
 
     for length in (str(2**26), str(10**30), "-1", "x"):
-        answer = client.generic(
-            "POST", API, content_type="multipart/form-data; boundary=x", CONTENT_LENGTH=length, **{"wsgi.input": Unread()}
-        )  # fmt: skip
+        more = {"CONTENT_LENGTH": length, "wsgi.input": Unread()}
+        answer = client.generic("POST", API, content_type="multipart/form-data; boundary=x", **more)
         problem(answer, 413)
 
 
@@ -424,7 +423,13 @@ def test_a_file_is_whole_with_its_type_and_can_be_downloaded(
     address = f"{API}{track.id}/files/{name}"
     answer = client.get(address, headers=mine)
     whole = body(answer)
-    kinds = {"wav": "audio/wav", "mp3": "audio/mpeg", "mid": "audio/midi", "json": "application/json", "webp": "image/webp"}
+    kinds = {
+        "wav": "audio/wav",
+        "mp3": "audio/mpeg",
+        "mid": "audio/midi",
+        "json": "application/json",
+        "webp": "image/webp",
+    }
     assert answer["Content-Type"] == kinds[name.rpartition(".")[2]]
     assert (int(answer["Content-Length"]), answer["Accept-Ranges"]) == (len(whole), "bytes")
     assert "sandbox" in answer["Content-Security-Policy"] and answer["X-Content-Type-Options"] == "nosniff"

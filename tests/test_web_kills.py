@@ -1,9 +1,8 @@
-"""Processes that are killed, or asked to end, at any moment: no accepted song is lost or made twice, nothing is left."""
+"""Processes killed, or asked to end, at any moment: no accepted song is lost or made twice, and no process is left."""
 
 from __future__ import annotations
 
 import random
-import signal
 import sqlite3
 import time
 from collections.abc import Callable
@@ -77,7 +76,7 @@ def test_workers_killed_at_any_moment_lose_no_song_and_make_none_twice(tmp_path:
             assert one["state"] == "done" or (one["state"] == "failed" and one["error"]), one
         done = [one for one in ids if found[one]["state"] == "done"]
         assert len(done) > len(ids) / 2, found
-        assert set(path.parent.name for path in server.stored()) == set(ids)
+        assert {path.parent.name for path in server.stored()} == set(ids)
         # However often it was begun, the song is what its seed makes of it, and there is one.
         assert len(set(cards(server, done).values())) <= 2
         assert len({path.read_bytes() for path in server.stored() if path.name == "track.wav"}) <= 2
@@ -93,14 +92,15 @@ def test_gunicorn_killed_is_started_anew_and_a_restart_makes_what_waits(tmp_path
         (token,) = {order(server, 1)[1]}
         (gunicorn, *_) = server.started("gunicorn")
         gunicorn.kill()
-        server.wait_for(lambda: gunicorn not in server.started("gunicorn") and server.ready() == 200)
+        # Its old worker answers for another second; the new one comes when that has left the port.
+        anew = lambda: [one for one in server.started("gunicorn") if one != gunicorn]  # noqa: E731
+        server.wait_for(lambda: len(anew()) == 2 and server.ready() == 200)
         ids, _ = order(server, 4, token)
         server.wait_for(is_one(server, token, "running"))
         everything = server.tree()
         server.process.kill()  # it can tell nobody
         _, alive = psutil.wait_procs(everything, timeout=15)
         assert not alive, alive
-        assert server.process.wait() == -signal.SIGKILL
     with web_server(tmp_path, WEB_WORKERS=1, **QUICK) as server:
         server.wait_for(lambda: all(one["state"] == "done" for one in states(server, token).values()), 120)
         assert len(states(server, token)) == 5 and set(ids) <= set(states(server, token))

@@ -45,7 +45,8 @@ def test_it_does_not_start_without_a_key_and_hosts_of_its_own(
 ) -> None:
     variables = {name: value for name, value in {**PROPER, **changes}.items() if value is not None}
     done = subprocess.run(
-        [MELODIFY, "web"], env=environment(tmp_path, **variables), capture_output=True, text=True, check=False, timeout=60
+        [MELODIFY, "web"], env=environment(tmp_path, **variables),
+        capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
     assert done.returncode == 1 and says in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
     assert KEY not in done.stderr and not list(tmp_path.iterdir())
@@ -97,7 +98,12 @@ def test_pages_are_locked_down_and_cookies_are_for_https(server: WebServer) -> N
 
 
 def test_metrics_are_for_who_has_the_token(server: WebServer) -> None:
-    for headers in ({}, {"Authorization": "Bearer x"}, {"Authorization": "Bearer "}, {"Authorization": "Bearer é".encode()}):
+    for headers in (
+        {},
+        {"Authorization": "Bearer x"},
+        {"Authorization": "Bearer "},
+        {"Authorization": "Bearer é".encode()},
+    ):
         assert requests.get(f"{server.url}/metrics", headers=headers, timeout=30).status_code == 401  # type: ignore[arg-type]
     answer = requests.get(f"{server.url}/metrics", headers={"Authorization": f"Bearer {TOKEN}"}, timeout=30)
     assert answer.status_code == 200

@@ -16,7 +16,6 @@ from jsonschema import Draft202012Validator
 from webserver import WebServer, web_server
 
 
-
 @pytest.fixture
 def document() -> dict[str, Any]:
     answer = Client().get("/api/v1/schema/", headers={"Accept": "application/vnd.oai.openapi+json"})

@@ -27,7 +27,9 @@ atexit.register(shutil.rmtree, FOLDER, ignore_errors=True)
 def _set_up() -> None:
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
-    plain = {name: value for name, value in os.environ.items() if not name.startswith(("WEB_", "MELODIFY_", "DATABASE"))}
+    plain = {
+        name: value for name, value in os.environ.items() if not name.startswith(("WEB_", "MELODIFY_", "DATABASE"))
+    }
     given = {"DJANGO_SETTINGS_MODULE": "web.settings", "WEB_FOLDER": str(FOLDER)}
     if url := os.environ.get("TEST_DATABASE_URL"):
         given["DATABASE_URL"] = url

@@ -115,7 +115,7 @@ def web_server(folder: Path, *, until_ready: bool = True, **variables: object) -
         try:
             process.wait(60)
         finally:
-            gone, alive = psutil.wait_procs(everything, timeout=20)
+            _, alive = psutil.wait_procs(everything, timeout=20)
             for one in alive:
                 with suppress(psutil.NoSuchProcess):
                     one.kill()

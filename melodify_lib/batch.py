@@ -9,6 +9,7 @@ with more pictures, makes only what is missing.
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -18,11 +19,14 @@ from typing import TYPE_CHECKING
 from melodify_lib.errors import InputError, MelodifyError, StoreError
 from melodify_lib.flow import Composer
 from melodify_lib.image import MAX_BYTES, read_bytes
+from melodify_lib.logs import redact
 from melodify_lib.nouns import TrackCard, sha256
 from melodify_lib.store import Store, get_all, name_in, open_store
 
 if TYPE_CHECKING:
     from melodify_lib.settings import Settings
+
+log = logging.getLogger(__name__)
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
@@ -75,6 +79,10 @@ def compose_all(
             store.put(name, json.dumps({"card": address}).encode())
         except MelodifyError as error:
             yield Result(picture, "failed", error=str(error), seconds=round(time.monotonic() - started, 2))
+        except Exception as error:  # a fault of ours, or no memory: the next picture may be another matter
+            log.exception("no song for %s", picture)
+            reason = redact(f"{type(error).__name__}: {error}", settings)
+            yield Result(picture, "failed", error=reason, seconds=round(time.monotonic() - started, 2))
         else:
             song = f"{address.removesuffix('card.json')}track.wav"
             yield Result(picture, "made", song, seconds=round(time.monotonic() - started, 2))

@@ -67,6 +67,9 @@ MusicianName = Annotated[str | None, typer.Option("--musician", help="Who plays 
 DescriberModel = Annotated[
     Path | None, typer.Option("--describer-model", help="Folder of a tuned describer; the one that ships if not given.")
 ]
+Runner = Annotated[
+    str | None, typer.Option(help="Where: local (kfp.local) or vertex (Vertex AI, paid) (MELODIFY_RUNNER).")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, and nothing else there.")]
 TABLES = Path("data/generate_jsonl")
 Source = Annotated[Path, typer.Option("--source", help="Folder with the teacher's tables.")]
@@ -308,7 +311,7 @@ def serve(
 @app.command()
 def web(
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,
+    port: Annotated[int, typer.Option(min=1, max=65535, envvar="PORT", help="Port to listen on.")] = 8000,
 ) -> None:
     """Serve the web application: upload a picture, watch, listen. Ctrl-C ends it.
 
@@ -331,10 +334,9 @@ def doctor() -> None:
     findings = examine()
     table = Table(box=None, pad_edge=False, show_header=False)
     for finding in findings:
-        mark = Text("ok", "green") if finding.ok else Text("no", "red")
-        table.add_row(mark, finding.what, Text(_printable(finding.found)))
+        table.add_row(Text(*_FOUND[finding.ok]), finding.what, Text(_printable(finding.found)))
     out.print(table)
-    if not all(finding.ok for finding in findings):
+    if any(finding.ok is False for finding in findings):
         raise typer.Exit(1)
 
 
@@ -500,10 +502,14 @@ def notebooks_run(
     ] = None,
     folder: Annotated[Path, typer.Option(help="Folder of the notebooks.")] = Path("notebooks"),
     runs: Annotated[Path, typer.Option(help="Folder for the runs; the newest is runs/latest.")] = Path("runs"),
-    timeout: Annotated[int, typer.Option(help="Time limit of a cell in seconds.")] = 300,
+    timeout: Annotated[
+        int | None, typer.Option(help="Time limit of a cell in seconds; by the profile if not given.")
+    ] = None,
 ) -> None:
     """Run the notebooks with papermill, strictly, and write a report."""
-    from melodify_lib.notebooks import check_parameters, find_notebooks, new_run, point_latest, run_notebooks
+    from dataclasses import replace
+
+    from melodify_lib.notebooks import LIMITS, check_parameters, find_notebooks, new_run, point_latest, run_notebooks
     from melodify_lib.report import write_report
     from melodify_lib.settings import Settings
 
@@ -520,7 +526,7 @@ def notebooks_run(
         paths,
         run,
         parameters,
-        timeout=timeout,
+        limits=replace(LIMITS[profile], **({"cell_s": timeout} if timeout else {})),
         on_result=lambda result: err.print(
             Text.assemble(_PASSED[result.passed], f" {result.notebook} {result.seconds:.1f} s")
         ),
@@ -559,9 +565,7 @@ def pipeline_run(
     musician: MusicianName = None,
     describer_model: DescriberModel = None,
     cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Take what was made before.")] = True,
-    runner: Annotated[
-        str | None, typer.Option(help="Where: local (kfp.local) or vertex (Vertex AI, paid) (MELODIFY_RUNNER).")
-    ] = None,
+    runner: Runner = None,
     request: Annotated[
         str, typer.Option(help="Vertex AI: the same picture and options are one job, unless this differs.")
     ] = "",
@@ -649,11 +653,13 @@ def pipeline_batch(
     musician: MusicianName = None,
     parallel: Annotated[int, typer.Option(min=1, help="Tasks at the same time.")] = 2,
     per_task: Annotated[int, typer.Option(min=1, help="Pictures in a task.")] = 8,
+    runner: Runner = None,
     as_json: Json = False,
 ) -> None:
-    """Make a song for every picture, as a pipeline on this machine; what was made before is found again.
+    """Make a song for every picture, as a pipeline; what was made before is found again.
 
-    Exit code 1 when pictures failed; the others are made.
+    On Vertex AI pictures and store are gs:// addresses, and Ctrl-C cancels the job. Exit code 1 when pictures failed;
+    the others are made.
     """
     from melodify_lib.settings import Settings
 
@@ -661,11 +667,12 @@ def pipeline_batch(
     with _status("Running the pipeline"):
         results = batch.run_batch(
             pictures,
-            Settings.load(musician=musician),
+            Settings.load(musician=musician, runner=runner),
             seconds=seconds,
             seed=seed,
             parallel=parallel,
             per_task=per_task,
+            on_event=_say,
         )
     if as_json:
         typer.echo(json.dumps([_plain(one) for one in results], ensure_ascii=False))
@@ -677,6 +684,7 @@ def pipeline_batch(
 
 
 _FELL_BACK = "{0.name}, as {1.name} failed"
+_FOUND = {True: ("ok", "green"), False: ("no", "red"), None: ("?", "yellow")}
 _PASSED = {True: ("passed", "green"), False: ("failed", "red")}
 _DOING = {"caption": "Looking at the picture", "describe": "Describing the music", "play": "Playing"}
 

@@ -26,9 +26,9 @@ _EXTRAS = {
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked at: whether it can be used, and what was found or what to do."""
+    """One thing looked at: whether it can be used (None where that was not asked), and what was found or what to do."""
 
-    ok: bool
+    ok: bool | None
     what: str
     found: str
 

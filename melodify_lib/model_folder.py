@@ -7,8 +7,10 @@ gate refused.
 from __future__ import annotations
 
 import json
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -67,6 +69,21 @@ def read_verdict(folder: Path) -> Verdict | None:
     if verdict.card_sha256 != card_sha256(folder):
         raise ModelError(f"{folder / VERDICT_FILE} is not on the model beside it; evaluate the model again")
     return verdict
+
+
+def with_model_here(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields for `Settings.load`, with a `describer_model` that is a gs:// address fetched into a folder here.
+
+    Raises `CloudError` where there is nothing.
+    """
+    fields = dict(settings)
+    if str(fields["describer_model"]).startswith("gs://"):
+        from melodify_lib.cloud.objects import download_folder
+        from melodify_lib.settings import Settings
+
+        address, fields["describer_model"] = fields["describer_model"], tempfile.mkdtemp()
+        download_folder(Settings.load(**fields), address, Path(fields["describer_model"]), ["*"])
+    return fields
 
 
 def refuse(folder: Path) -> None:

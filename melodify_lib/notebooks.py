@@ -1,7 +1,7 @@
 """Run the notebooks strictly: what papermill lets pass is an error here.
 
 An unknown parameter stops before anything runs, the kernel is this interpreter's, each cell has a
-time limit, and the executed copy and one JSON result per notebook are written even when a cell
+time limit (`LIMITS`), and the executed copy and one JSON result per notebook are written even when a cell
 fails. A run's folder holds it all:
 
     runs/<time>/                      runs/latest points to the newest
@@ -27,7 +27,22 @@ from typing import Any
 from melodify_lib.errors import MissingDependencyError, NotebookError
 from melodify_lib.store import FolderStore
 
-CELL_TIMEOUT_S = 300
+
+@dataclass(frozen=True)
+class Limits:
+    """How long a cell may run, in seconds, and how long it may then tidy up (`finally`) before it is killed.
+
+    A cell that runs longer is interrupted, as by Ctrl-C: what it ordered in the cloud is cancelled or taken away.
+    """
+
+    cell_s: float
+    tidy_s: float
+
+
+LIMITS = {"local": Limits(300, 5), "gcp": Limits(86_400, 7_200)}
+"""By profile. In the cloud a deployment takes ten minutes and tuning hours, so that a day ends only what is stuck; and
+before a deployment can be taken away it must be waited for.
+"""
 KERNEL = "python3"
 HANDED_ON = {"dataset": "dataset", "describer_model": "describer"}
 """Parameter → folder of the run that a later notebook gets in it, once an earlier one has made it."""
@@ -86,7 +101,7 @@ def run_notebooks(
     run: Path,
     parameters: Mapping[str, Any],
     *,
-    timeout: int = CELL_TIMEOUT_S,
+    limits: Limits = LIMITS["local"],
     on_result: Callable[[NotebookResult], None] = lambda result: None,
 ) -> list[NotebookResult]:
     """Execute `paths` in order into the folder `run`, and return how each went.
@@ -100,9 +115,7 @@ def run_notebooks(
     for path in paths:
         made = {name: run / folder for name, folder in HANDED_ON.items() if (run / folder).is_dir()}
         offered = {"out": str(run), **{name: str(folder) for name, folder in made.items()}, **parameters}
-        result = _execute(
-            path, run, {name: value for name, value in offered.items() if name in declared[path]}, timeout
-        )
+        result = _execute(path, run, {name: value for name, value in offered.items() if name in declared[path]}, limits)
         text = json.dumps(asdict(result), indent=2, ensure_ascii=False) + "\n"
         store.put(f"{path.stem}.json", text.encode())
         on_result(result)
@@ -121,9 +134,10 @@ def _declared(path: Path) -> set[str]:
         raise NotebookError(f"{path} cannot be read as a notebook: {error}") from error
 
 
-def _execute(path: Path, run: Path, parameters: dict[str, Any], timeout: int) -> NotebookResult:
+def _execute(path: Path, run: Path, parameters: dict[str, Any], limits: Limits) -> NotebookResult:
     import papermill
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
+    from traitlets.config import Config
 
     # The kernel must be this interpreter's, not one of the same name in the user's home.
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"
@@ -137,14 +151,15 @@ def _execute(path: Path, run: Path, parameters: dict[str, Any], timeout: int) ->
             parameters=parameters,
             kernel_name=KERNEL,
             cwd=str(path.parent),
-            execution_timeout=timeout,
+            execution_timeout=limits.cell_s,
+            config=Config(KernelManager={"shutdown_wait_time": 2 * limits.tidy_s}),  # after half of it, SIGTERM
             extra_arguments=["--IPKernelApp.log_level=ERROR"],  # it warns of TCP on loopback
             progress_bar={"desc": path.stem, "leave": False, "file": sys.stderr},
         )
     except papermill.PapermillExecutionError as failure:
         error = f"cell {failure.cell_index} failed: {failure.ename}: {failure.evalue}"
     except CellTimeoutError:
-        error = f"cell {_last_cell(executed)} ran longer than {timeout} s and was stopped"
+        error = f"cell {_last_cell(executed)} ran longer than {limits.cell_s:g} s and was stopped"
     except DeadKernelError:
         error = f"the kernel died in cell {_last_cell(executed)} (out of memory?)"
     return NotebookResult(

@@ -80,6 +80,11 @@ class Settings(BaseSettings):
     keep_days: int = Field(30, ge=1, le=3650, description="days after which what was created may be cleaned away")
     prices: Path | None = Field(None, description="price table for estimates and budgets; the shipped one if unset")
     openai_api_key: SecretStr | None = Field(None, description="key of OpenAI; OPENAI_API_KEY if unset")
+    openai_secret: str = Field(
+        "",
+        pattern=r"^(projects/[\w-]+/secrets/[\w-]+/versions/[\w-]+)?$",
+        description="version in Secret Manager that has OpenAI's key, for machines on Vertex AI: projects/…/versions/…",
+    )
     access_token: SecretStr | None = Field(
         None, description="Google OAuth token; Application Default Credentials if unset"
     )
@@ -87,6 +92,7 @@ class Settings(BaseSettings):
     vertex_base_url: str | None = Field(None, description="address of Vertex AI, if not the region's own")
     gcs_base_url: str | None = Field(None, description="address of Cloud Storage, if not the public one")
     iam_base_url: str | None = Field(None, description="address of IAM and IAM Credentials, if not the public ones")
+    secret_manager_base_url: str | None = Field(None, description="address of Secret Manager, if not the public one")
     resource_manager_base_url: str | None = Field(
         None, description="address of Resource Manager, if not the public one"
     )

@@ -4,5 +4,5 @@ components.py        what each of the three steps does, as plain functions
 graph.py             how they are wired, and the compiled spec
 run.py               a run for a picture, wherever the settings have it run
 local.py vertex.py   on this machine with kfp.local, or on Vertex AI Pipelines
-batch.py             the graph for many pictures, and its run on this machine
+batch.py             the graph for many pictures, and its run
 """

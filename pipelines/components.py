@@ -20,6 +20,7 @@ def load_describer(
     genre: str,
     describer_settings: dict[str, Any],
     describer_version: str,
+    given: dict[str, Any],
     model: Output[Model],
     request: Output[Artifact],
 ) -> None:
@@ -29,31 +30,31 @@ def load_describer(
     genre:              one of the twenty, or "" to let the describer choose
     describer_settings: the `Settings` that concern the describer
     describer_version:  the version expected of it
+    given:              a `MusicDescription` as JSON, to be played as it is; empty to let the describer write it
     model:              the text model
-    request:            what is asked of it: caption, genre and the picture's hash, as JSON
+    request:            what is asked of it: caption, genre, what is given and the picture's hash, as JSON
     """
     import json
-    import tempfile
     from pathlib import Path
 
     from melodify_lib import logs, stages
     from melodify_lib.errors import PipelineError
+    from melodify_lib.model_folder import with_model_here
     from melodify_lib.nouns import Caption
     from melodify_lib.settings import Settings
 
     logs.configure_component(Settings.load(**describer_settings), component="load-describer", picture=image_sha256)
-    wanted = dict(describer_settings)
-    if str(wanted["describer_model"]).startswith("gs://"):
-        from melodify_lib.cloud.objects import download_folder
-
-        address, wanted["describer_model"] = wanted["describer_model"], tempfile.mkdtemp()
-        download_folder(Settings.load(**wanted), address, Path(wanted["describer_model"]), ["*"])
-    loaded = stages.describer(Settings.load(**wanted))
+    loaded = stages.describer(Settings.load(**with_model_here(describer_settings)))
     if loaded.version.version != describer_version:
         raise PipelineError(f"the describer is {loaded.version.version}; the run was submitted for {describer_version}")
     loaded.export(Path(model.path))
     model.metadata["version"] = describer_version
-    asked = {"caption": Caption.model_validate(caption).model_dump(), "genre": genre, "image_sha256": image_sha256}
+    asked = {
+        "caption": Caption.model_validate(caption).model_dump(),
+        "genre": genre,
+        "given": given,
+        "image_sha256": image_sha256,
+    }
     Path(request.path).write_text(json.dumps(asked, ensure_ascii=False), encoding="utf-8")
 
 
@@ -64,28 +65,32 @@ def rework_caption(
 
     describer_settings: as for `load_describer`, whose copy of the model is used
     description:        a `MusicDescription` as JSON; its metadata has the prompt that MusicGen would read, and who
-                        made it
+                        made it, where it was not given
     """
     import json
     import time
     from pathlib import Path
 
     from melodify_lib import logs, stages
-    from melodify_lib.nouns import Caption
+    from melodify_lib.nouns import Caption, MusicDescription
     from melodify_lib.settings import Settings
 
     asked = json.loads(Path(request.path).read_text(encoding="utf-8"))
     settings = Settings.load(**{**describer_settings, "describer_model": model.path})
     logs.configure_component(settings, component="rework-caption", picture=asked["image_sha256"])
-    describer = stages.DescriberWithFallback(settings)
-    since = time.monotonic()
-    result = describer.describe(Caption.model_validate(asked["caption"]), asked["genre"] or None)
-    logs.stage_done("describe", result.describer, since)
-    Path(description.path).write_text(result.description.to_json(), encoding="utf-8")
-    description.metadata["prompt"] = result.description.to_prompt()
-    description.metadata["describer"] = result.describer.model_dump()
-    if result.fallback_from is not None:
-        description.metadata["fallback_from"] = result.fallback_from.model_dump()
+    if asked["given"]:
+        made = MusicDescription.model_validate(asked["given"])
+    else:
+        describer = stages.DescriberWithFallback(settings)
+        since = time.monotonic()
+        result = describer.describe(Caption.model_validate(asked["caption"]), asked["genre"] or None)
+        logs.stage_done("describe", result.describer, since)
+        made = result.description
+        description.metadata["describer"] = result.describer.model_dump()
+        if result.fallback_from is not None:
+            description.metadata["fallback_from"] = result.fallback_from.model_dump()
+    Path(description.path).write_text(made.to_json(), encoding="utf-8")
+    description.metadata["prompt"] = made.to_prompt()
 
 
 def play_and_store(
@@ -127,12 +132,12 @@ def play_and_store(
     since = time.monotonic()
     track = player.play(MusicDescription.parse(Path(description.path).read_text(encoding="utf-8")), seconds, seed)
     logs.stage_done("play", player.version, since, song=track.card.files["track.wav"])
-    fell_back = description.metadata.get("fallback_from")
+    described_by, fell_back = (description.metadata.get(name) for name in ("describer", "fallback_from"))
     track = track.with_card(
         image_sha256=asked["image_sha256"],
         caption=Caption.model_validate(asked["caption"]),
         captioner=StageVersion.model_validate(captioner),
-        describer=StageVersion.model_validate(description.metadata["describer"]),
+        describer=StageVersion.model_validate(described_by) if described_by else None,
         fallback_from=StageVersion.model_validate(fell_back) if fell_back else None,
     )
     song.uri = track.put_song(open_store(settings))

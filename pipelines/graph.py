@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -38,21 +39,25 @@ class Resources:
             task.set_accelerator_type(self.accelerator).set_accelerator_limit(self.accelerators)
 
 
-def resources_for(settings: Settings) -> dict[str, Resources]:
-    """What each task needs for the musician of the settings. Source of MusicGen's: bench/musicgen.py."""
+def resources_for(settings: Settings, task: str = TASKS[-1]) -> dict[str, Resources]:
+    """What `task` needs to play as the musician of the settings does. Source of MusicGen's: bench/musicgen.py."""
     if settings.musician != "musicgen":
         return {}
     on_gpu = settings.device.startswith("cuda")
-    return {"play-and-store": Resources(cpu="4", memory="16G", accelerator="NVIDIA_L4" if on_gpu else "")}
+    return {task: Resources(cpu="4", memory="16G", accelerator="NVIDIA_L4" if on_gpu else "")}
 
 
-def music_pipeline(image: str = IMAGE, resources: Mapping[str, Resources] | None = None) -> Any:
+def music_pipeline(
+    image: str = IMAGE, resources: Mapping[str, Resources] | None = None, *, caching: bool = True
+) -> Any:
     """The pipeline as KFP sees it, its components in the container `image`; `resources` by the task's name.
+
+    `caching`: whether a task may take what it made of the same before.
 
     Raises `PipelineError` for resources of a task that there is not.
     """
-    given = dict(resources or {})
-    if unknown := given.keys() - TASKS:
+    machines = dict(resources or {})
+    if unknown := machines.keys() - TASKS:
         raise PipelineError(f"no task {sorted(unknown)[0]!r} to give resources to; there are: {', '.join(TASKS)}")
     load_describer, rework_caption, play_and_store = (
         # The image brings what it needs; kfp.local takes 0.06 s a component so, and 0.5 s otherwise.
@@ -70,6 +75,7 @@ def music_pipeline(image: str = IMAGE, resources: Mapping[str, Resources] | None
         describer_settings: dict[str, Any],
         musician_settings: dict[str, Any],
         genre: str = "",
+        given: dict[str, Any] = {},  # noqa: B006 - KFP reads it
         seconds: float = 20.0,
         seed: int = 0,
     ) -> dsl.Artifact:
@@ -79,6 +85,7 @@ def music_pipeline(image: str = IMAGE, resources: Mapping[str, Resources] | None
             genre=genre,
             describer_settings=describer_settings,
             describer_version=describer_version,
+            given=given,
         )
         reworked = rework_caption(
             model=loaded.outputs["model"], request=loaded.outputs["request"], describer_settings=describer_settings
@@ -93,11 +100,33 @@ def music_pipeline(image: str = IMAGE, resources: Mapping[str, Resources] | None
             musician_version=musician_version,
         )
         for name, task in zip(TASKS, (loaded, reworked, played), strict=True):
-            task.set_caching_options(enable_caching=True)
-            given.get(name, Resources()).give(task)
+            task.set_caching_options(enable_caching=caching)
+            machines.get(name, Resources()).give(task)
         return played.outputs["song"]
 
     return melodify_music
+
+
+def spec_of(pipeline: Any) -> dict[str, Any]:
+    """The compiled pipeline, as a job carries it."""
+    from google.protobuf import json_format
+
+    spec: dict[str, Any] = json_format.MessageToDict(pipeline.pipeline_spec)
+    return spec
+
+
+def tasks_of(spec: dict[str, Any]) -> list[str]:
+    """Names of the tasks that run, each after those that it waits for; a loop's own in its place."""
+    return _tasks_in(spec["root"]["dag"], spec["components"])
+
+
+def _tasks_in(dag: dict[str, Any], components: dict[str, Any]) -> list[str]:
+    waits = {name: task.get("dependentTasks", []) for name, task in dag["tasks"].items()}
+    names: list[str] = []
+    for name in TopologicalSorter(waits).static_order():
+        inner = components[dag["tasks"][name]["componentRef"]["name"]].get("dag")
+        names += _tasks_in(inner, components) if inner else [name]
+    return names
 
 
 def compile_pipeline(out: Path, image: str = IMAGE, resources: Mapping[str, Resources] | None = None) -> Path:

@@ -5,37 +5,43 @@ import logging
 import os
 import re
 import secrets
+import warnings
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
 from melodify_lib.errors import PipelineError, SettingsError
 from melodify_lib.logs import TRACE
 from melodify_lib.settings import Settings
-from pipelines.graph import music_pipeline
+from pipelines.graph import spec_of, tasks_of
 
 
 def run(
-    parameters: dict[str, Any], settings: Settings, *, caching: bool, request: str, on_event: Callable[[str], None]
+    pipeline: Any,
+    parameters: dict[str, Any],
+    settings: Settings,
+    *,
+    request: str,
+    is_whole: Callable[[str], bool],
+    on_event: Callable[[str], None],
+    on_look: Callable[[dict[str, str]], None] = lambda states: None,
 ) -> tuple[dict[str, str], str]:
-    """Each task's state, and the address of the song's card.
+    """Each task's state, and the address of the pipeline's output.
 
     Artifacts, log and cache go under ``pipeline/`` in the store. Raises `PipelineError`, naming the task that failed,
     what it said last, and where the log is.
     """
-    del request  # a run on this machine costs nothing, and ends with whoever started it
-    pipeline = music_pipeline()
-    done, folder = execute(pipeline, parameters, settings, caching=caching)
+    del request, is_whole, on_look  # a run on this machine costs nothing, and ends with whoever started it
+    done, folder = _execute(pipeline, parameters, settings)
     # kfp.local does not say which tasks it took from its cache; those it ran left their output here.
-    states = {task: "done" if any(folder.glob(f"*/{task}")) else "cached" for task in _tasks(pipeline)}
+    states = {task: "done" if any(folder.glob(f"**/{task}")) else "cached" for task in tasks_of(spec_of(pipeline))}
     for task, state in states.items():
         on_event(f"{task}: {state}")
     return states, str(done.uri)
 
 
-def execute(pipeline: Any, parameters: dict[str, Any], settings: Settings, *, caching: bool) -> tuple[Any, Path]:
+def _execute(pipeline: Any, parameters: dict[str, Any], settings: Settings) -> tuple[Any, Path]:
     """The output of a run of `pipeline`, and the folder with its artifacts and its log. Raises as `run` does."""
     from kfp import local
 
@@ -47,7 +53,7 @@ def execute(pipeline: Any, parameters: dict[str, Any], settings: Settings, *, ca
     local.init(
         runner=local.SubprocessRunner(use_venv=False),
         pipeline_root=str(folder),
-        enable_caching=caching,
+        enable_caching=True,  # as far as the pipeline has it
         cache_root=str(root / "cache"),
     )
     log = folder / "log.txt"
@@ -57,7 +63,9 @@ def execute(pipeline: Any, parameters: dict[str, Any], settings: Settings, *, ca
         contextlib.redirect_stderr(file),
         _root_logger_kept(),
         _trace_in_environment(),
+        warnings.catch_warnings(),
     ):
+        warnings.simplefilter("ignore")  # that resources have no effect here
         try:
             return pipeline(**parameters).output, folder
         except RuntimeError as error:
@@ -92,12 +100,6 @@ def _trace_in_environment() -> Iterator[None]:
             del os.environ["MELODIFY_TRACE"]
         else:
             os.environ["MELODIFY_TRACE"] = before
-
-
-def _tasks(pipeline: Any) -> list[str]:
-    """Names of the pipeline's tasks, each after those that it waits for."""
-    waits = {name: list(task.dependent_tasks) for name, task in pipeline.pipeline_spec.root.dag.tasks.items()}
-    return list(TopologicalSorter(waits).static_order())
 
 
 def reason(error: RuntimeError, log: Path) -> str:

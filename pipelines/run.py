@@ -11,9 +11,10 @@ from melodify_lib import stages
 from melodify_lib.errors import CardError, PipelineError, SettingsError, StoreError
 from melodify_lib.image import open_image, read_bytes
 from melodify_lib.music.finish import check_request
-from melodify_lib.nouns import TrackCard, sha256
+from melodify_lib.nouns import Caption, MusicDescription, TrackCard, sha256
 from melodify_lib.settings import Settings
 from melodify_lib.store import FolderStore, Store, get_all, name_in, open_store, put_all, put_folder
+from pipelines.graph import IMAGE, music_pipeline, resources_for
 
 RUNNERS = {"local": "pipelines.local", "vertex": "pipelines.vertex"}
 """Name in the settings → module with a function ``run``."""
@@ -25,6 +26,8 @@ _MUSICIAN = (
     *_CLOUD, "musician", "soundfont", "checkpoint", "device", "precision", "endpoint", "lyria_model", "store",
     "service_account",
 )  # fmt: skip
+
+OnLook = Callable[[dict[str, str]], None]
 
 
 @dataclass(frozen=True)
@@ -48,24 +51,30 @@ class Run:
 
 
 def arguments(
-    image: bytes | Path | str, settings: Settings, *, seconds: float = 20, seed: int = 0, genre: str | None = None
+    image: bytes | Path | str,
+    settings: Settings,
+    *,
+    seconds: float = 20,
+    seed: int = 0,
+    genre: str | None = None,
+    caption: Caption | None = None,
+    description: MusicDescription | None = None,
 ) -> dict[str, Any]:
     """The pipeline's parameters for a picture: its caption, and which models are to be used.
 
-    For a run on Vertex AI, a describer in a folder is put into the store first.
+    A `caption` that is known already is taken as it is, and a `description` that is given is played.
     """
     check_request(seconds, seed)
     data = read_bytes(image)
     captioner = stages.captioner(settings)
-    describer_settings = _dump(settings, _DESCRIBER)
-    if settings.runner == "vertex" and settings.describer_model is not None:
-        describer_settings["describer_model"] = put_folder(open_store(settings), settings.describer_model)
+    caption = caption or captioner.caption(open_image(data))
     return {
-        "caption": captioner.caption(open_image(data)).model_dump(mode="json"),
+        "caption": caption.model_dump(mode="json", exclude_none=True),  # a null is no value of KFP
         "captioner": captioner.version.model_dump(),
         "image_sha256": sha256(data),
         "genre": genre or "",
-        "describer_settings": describer_settings,
+        "given": description.model_dump(mode="json") if description else {},
+        "describer_settings": _dump(settings, _DESCRIBER),
         "describer_version": stages.describer(settings).version.version,
         "musician_settings": _dump(settings, _MUSICIAN),
         "musician_version": stages.musician(settings).version.version,
@@ -81,27 +90,43 @@ def run(
     caching: bool = True,
     request: str = "",
     on_event: Callable[[str], None] = lambda text: None,
+    on_look: OnLook = lambda states: None,
 ) -> Run:
     """Run the pipeline with `parameters` from `arguments`; a song that is no longer whole in the store is made again.
 
     On Vertex AI, which is paid for, the same parameters under the same `request` are one job: it is found again by
-    whoever asks for the same. `on_event` hears what becomes of each task. Raises `PipelineError`, naming the task that
+    whoever asks for the same. `on_event` hears what becomes of each task, and `on_look`, each second of a job on Vertex
+    AI, what each is at: a `CancelledError` that it raises cancels the job. Raises `PipelineError`, naming the task that
     failed.
     """
-    if settings.runner not in RUNNERS:
-        raise SettingsError(f"no runner {settings.runner!r}; choose one of: {', '.join(RUNNERS)} (MELODIFY_RUNNER)")
-    runner = import_module(RUNNERS[settings.runner])
-    started = time.monotonic()
-    for again in ("", "again"):
-        with_caching = caching and not again
-        tasks, address = runner.run(
-            parameters, settings, caching=with_caching, request=request + again, on_event=on_event
+    run_there, started = runner(settings), time.monotonic()
+    store_settings = settings.model_copy(update={"store": parameters["musician_settings"]["store"]})
+
+    def read(address: str) -> tuple[TrackCard, dict[str, bytes]] | None:
+        return _read_whole(open_store(store_settings), address)
+
+    for again in (False, True):
+        tasks, address = run_there(
+            music_pipeline(settings.image or IMAGE, resources_for(settings), caching=caching and not again),
+            parameters,
+            settings,
+            request=request,
+            is_whole=(lambda address: read(address) is not None) if again else (lambda address: True),
+            on_event=on_event,
+            on_look=on_look,
         )
-        store = open_store(settings.model_copy(update={"store": parameters["musician_settings"]["store"]}))
-        song = _read_whole(store, address)
+        song = read(address)
         if song is not None and (again or not _is_cached_stand_in(tasks, song[0])):
             return Run(tasks, address, *song, time.monotonic() - started)
     raise PipelineError(f"the song at {address} is not whole, though it was made anew; look at the store")
+
+
+def runner(settings: Settings) -> Callable[..., tuple[dict[str, str], str]]:
+    """The function ``run`` of the runner that the settings name. Raises `SettingsError` where there is none."""
+    if settings.runner not in RUNNERS:
+        raise SettingsError(f"no runner {settings.runner!r}; choose one of: {', '.join(RUNNERS)} (MELODIFY_RUNNER)")
+    found: Callable[..., tuple[dict[str, str], str]] = import_module(RUNNERS[settings.runner]).run
+    return found
 
 
 def _read_whole(store: Store, address: str) -> tuple[TrackCard, dict[str, bytes]] | None:
@@ -121,15 +146,19 @@ def _is_cached_stand_in(tasks: dict[str, str], card: TrackCard) -> bool:
 
 def batch_settings(settings: Settings) -> dict[str, Any]:
     """All that concerns a song, for a component that makes it whole."""
-    return _dump(settings, tuple(dict.fromkeys(("captioner", "openai_model", *_DESCRIBER, *_MUSICIAN))))
+    captioner = ("captioner", "openai_model", "openai_secret")
+    return _dump(settings, tuple(dict.fromkeys((*captioner, *_DESCRIBER, *_MUSICIAN))))
 
 
 def _dump(settings: Settings, fields: tuple[str, ...]) -> dict[str, Any]:
     """Those of the settings, for `Settings.load` in a component; a path is absolute, as a component runs elsewhere.
 
-    What is unset goes along as "", so that the component's environment does not fill it.
+    What is unset goes along as "", so that the component's environment does not fill it. For a run on Vertex AI, a
+    describer in a folder is put into the store.
     """
     values = {field: getattr(settings, field) for field in fields}
+    if settings.runner == "vertex" and settings.describer_model is not None and "describer_model" in values:
+        values["describer_model"] = put_folder(open_store(settings), settings.describer_model)
     if "store" in values and not settings.store.startswith("gs://"):
         values["store"] = Path(settings.store)
     return {

@@ -14,10 +14,11 @@ import signal
 import threading
 import time
 from concurrent.futures import FIRST_EXCEPTION, CancelledError, Future, ThreadPoolExecutor, wait
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
+from weakref import WeakValueDictionary
 
 from melodify_lib import stages
 from melodify_lib.errors import BusyError, CloudError, InputError, MelodifyError, OutOfMemoryError, StoreError
@@ -31,7 +32,7 @@ from serving.apart import Performance
 from serving.messages import PromptCard, Refusal, Wanted, read_request
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from melodify_lib.music.musicgen.engine import Floats
     from melodify_lib.settings import Settings
@@ -42,6 +43,7 @@ FAILURES_MAX = 3
 """Songs in a row that the musician fails; then the process makes room for another, which loads it anew."""
 _STORE = (StoreError, CloudError)
 _NOT_THE_MUSICIAN = (CancelledError, InputError, *_STORE, BusyError, OutOfMemoryError)
+NOT_STORED = "the song could not be stored; ask again in a while"
 CARD = "card.json"
 _KINDS = {"track.wav": "audio", "track.mid": "midi", CARD: "card"}
 
@@ -55,13 +57,22 @@ class Job:
         self.wanted = wanted
         self.future: Future[dict[str, Any]]
         self.accepted = time.monotonic()
-        self.is_cancelled = False
+        self.is_cancelled = self.is_storing = False
         self._playing: Song | Performance | None = None
 
     @property
     def is_playing(self) -> bool:
         """Rather than waiting for its turn."""
         return self.future.running() and not (isinstance(self._playing, Song) and self._playing.progress == 0)
+
+    @contextmanager
+    def storing(self) -> Iterator[None]:
+        """While it waits for the store."""
+        self.is_storing = True
+        try:
+            yield
+        finally:
+            self.is_storing = False
 
     def follow(self, playing: Song | Performance) -> None:
         """Cancel it when the job is."""
@@ -87,7 +98,10 @@ class Service:
         self._pool: ThreadPoolExecutor
         self._capacity = settings.songs + settings.waiting
         self._jobs: set[Job] = set()
-        self._reading, self._door, self._writing = threading.Lock(), threading.Lock(), threading.Lock()
+        self._reading, self._door = threading.Lock(), threading.Lock()
+        self._writing: WeakValueDictionary[str, threading.Lock] = (
+            WeakValueDictionary()
+        )  # of each song, while it is held
         self._is_stopping = self._is_over = False
         self._failures = 0  # in a row
         metrics.ready.set_function(lambda: self.state == "ready")
@@ -205,6 +219,8 @@ class Service:
             if self._is_over or (self._is_stopping and not all(job.is_playing or job.future.done() for job in jobs)):
                 raise Refusal(503, "the server is stopping and hands the request back; ask again in a while")
             if time.monotonic() >= ends_at:
+                if any(job.is_storing for job in jobs):
+                    raise Refusal(503, NOT_STORED)
                 raise Refusal(
                     504, "the time of the request is over; ask for shorter songs or fewer, or allow more (timeout_s)"
                 )
@@ -218,18 +234,24 @@ class Service:
         version = musician.version
         name = sha256(json.dumps([*asked, version.name, version.version]).encode())[:16]
         prefix = f"{song.folder}/{name}/"
-        if (prediction := self._find(prefix)) is not None:
+        with job.storing():
+            prediction = self._find(prefix)
+        if prediction is not None:
             return prediction
         files = _play(job, musician)
         if job.is_cancelled:
             raise CancelledError
-        with self._writing:  # the same song may be asked for twice at once
+        with job.storing(), self._lock(prefix):  # the same song may be asked for twice at once
             prediction = self._find(prefix)
             if prediction is None:
                 prediction = self._put(prefix, files)
         self._metrics.audio_seconds.inc(prediction["duration_s"])
         self._metrics.song_seconds.observe(time.monotonic() - job.accepted)
         return prediction
+
+    def _lock(self, prefix: str) -> threading.Lock:
+        with self._door:
+            return self._writing.setdefault(prefix, threading.Lock())
 
     def _find(self, prefix: str) -> dict[str, Any] | None:
         """The prediction of a song that lies whole in the store."""
@@ -242,12 +264,12 @@ class Service:
         return self._prediction(prefix, (*hashes, CARD), card)
 
     def _put(self, prefix: str, files: dict[str, bytes]) -> dict[str, Any]:
-        """What cannot be stored whole is taken away."""
+        """What cannot be stored whole is taken away, as far as the store still can; without its card it is no song."""
         try:
             put_all(self._store, prefix, files)
         except _STORE:
-            for file in files:
-                with suppress(*_STORE):
+            with suppress(*_STORE):
+                for file in files:
                     self._store.delete(prefix + file)
             raise
         return self._prediction(prefix, files, files[CARD])
@@ -302,7 +324,7 @@ def _raise_refusal(future: Future[dict[str, Any]]) -> None:
         raise Refusal(503, "the server is stopping and hands the request back; ask again in a while") from None
     except _STORE as error:
         log.error("a song could not be stored: %s", error)
-        raise Refusal(503, "the song was made but could not be stored; ask again in a while") from None
+        raise Refusal(503, NOT_STORED) from None
     except OutOfMemoryError as error:
         log.error("a song could not be made: %s", error)
         raise Refusal(503, "there is no memory for the song now; ask for a shorter one, or again in a while") from None

@@ -9,18 +9,26 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from emulators import gcs
+from emulators.cloud import Cloud
 from melodify_lib import batch
-from melodify_lib.errors import InputError, PipelineError
+from melodify_lib.errors import InputError, PipelineError, SettingsError
 from melodify_lib.image import open_image
 from melodify_lib.samples import SAMPLES, sample_picture
 from melodify_lib.settings import Settings
 from melodify_lib.store import FolderStore
+from pipelines import vertex
 from pipelines.batch import compile_batch, run_batch
+
+
+@pytest.fixture(autouse=True)
+def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vertex, "POLL_S", 0.02)
 
 
 @pytest.fixture(scope="module")
@@ -99,4 +107,108 @@ def test_the_spec_has_bounded_parallelism_and_no_cache(tmp_path: Path) -> None:
     tasks = spec["root"]["dag"]["tasks"]
     (loop,) = [task for task in tasks.values() if "iteratorPolicy" in task]
     assert loop["iteratorPolicy"] == {"parallelismLimit": 3}
-    assert not any(task.get("cachingOptions", {}).get("enableCache") for task in tasks.values() if task is not loop)
+    inner = spec["components"][loop["componentRef"]["name"]]["dag"]["tasks"]
+    assert inner["compose-pictures"]["retryPolicy"]["maxRetryCount"] == 2
+    every = [*(task for task in tasks.values() if task is not loop), *inner.values()]
+    assert len(every) == 3 and not any(task["cachingOptions"].get("enableCache") for task in every)
+
+
+def test_a_picture_that_breaks_the_program_fails_alone(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = Settings.load(store=tmp_path / "store")
+    composed = batch.Composer.compose
+
+    def compose(self: batch.Composer, image: bytes, **options: Any) -> Any:
+        if image == (pictures / "picture 00.png").read_bytes():
+            raise MemoryError("no room")
+        return composed(self, image, **options)
+
+    monkeypatch.setattr(batch.Composer, "compose", compose)
+    names = ["picture 00.png", "picture 01.png"]
+    failed, made = batch.compose_all(settings, str(pictures), names, seconds=4, seed=0)
+    assert (failed.state, failed.error, made.state) == ("failed", "MemoryError: no room", "made")
+    assert "picture 00.png" in caplog.text and "Traceback" in caplog.text
+
+
+CHOSEN = {"MELODIFY_CAPTIONER": "local", "MELODIFY_DESCRIBER": "local"}
+
+
+def upload(gcp: Cloud, pictures: Path, folder: str, names: list[str]) -> str:
+    client = gcs.client(gcp.environment["MELODIFY_GCS_BASE_URL"])
+    for name in names:
+        client.bucket(gcs.BUCKET).blob(f"{folder}/{name}").upload_from_filename(pictures / name)
+    client.close()
+    return f"gs://{gcs.BUCKET}/{folder}"
+
+
+def jobs(gcp: Cloud) -> int:
+    return sum(one.method == "POST" and one.path.endswith("/pipelineJobs") for one in gcp.vertex.log)
+
+
+def test_on_vertex_ai_every_picture_of_a_bucket_has_its_song_or_a_reason(
+    gcp: Cloud, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from melodify_lib.describe.local import SHIPPED
+
+    for name, value in CHOSEN.items():
+        monkeypatch.setenv(name, value)
+    names = ["picture 00.png", "picture 01.png", "picture 02.png", "hostile.jpg", "cut.png"]
+    where = upload(gcp, pictures, "in", names)
+    settings, events = Settings.load(describer_model=SHIPPED), []
+    options: dict[str, Any] = {"seconds": 4, "seed": 1, "per_task": 3, "on_event": events.append}
+    first = {one.picture: one for one in run_batch(where, settings, **options)}
+    assert {name: first[name].state for name in names} == {
+        **dict.fromkeys(names[:3], "made"),
+        **dict.fromkeys(names[3:], "failed"),
+    }
+    assert all(first[name].song.startswith("gs://melodify/songs/") for name in names[:3])
+    assert events[0].startswith("submitted: ") and events[-1] == "collect-results: done"
+    assert sum(one.startswith("compose-pictures: running; log: https://") for one in events) == 2
+    assert sum(one == "compose-pictures: done" for one in events) == 2
+
+    upload(gcp, pictures, "in", ["picture 03.png"])
+    again = {one.picture: one.state for one in run_batch(where, settings, **options)}
+    assert again == {
+        **dict.fromkeys(names[:3], "found"),
+        **dict.fromkeys(names[3:], "failed"),
+        "picture 03.png": "made",
+    }
+    assert jobs(gcp) == 2
+
+
+def test_on_vertex_ai_a_killed_client_finds_its_job_and_the_next_run_finds_all_songs(
+    gcp: Cloud, pictures: Path
+) -> None:
+    where = upload(gcp, pictures, "killed", ["picture 04.png", "picture 05.png"])
+    command = [sys.executable, "-c", "from melodify_lib.cli import main; main()"]
+    command += ["pipeline", "batch", where, "--seconds", "4", "--per-task", "1", "--json"]
+    environment = {**os.environ, **CHOSEN}
+    client = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not jobs(gcp):
+        time.sleep(0.02)
+    client.send_signal(signal.SIGKILL)
+    client.wait()
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert jobs(gcp) == 1 and "submitted before" in done.stderr
+    assert [one["state"] for one in json.loads(done.stdout)] == ["made", "made"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert jobs(gcp) == 2 and [one["state"] for one in json.loads(done.stdout)] == ["found", "found"]
+
+
+def test_on_vertex_ai_openais_key_comes_from_secret_manager(
+    gcp: Cloud, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = upload(gcp, pictures, "secret", ["picture 06.png"])
+    (made,) = run_batch(where, Settings.load(), seconds=4)
+    assert made.state == "made" and any(one.path.endswith("/responses") for one in gcp.openai.served())
+    (job,) = list(gcp.vertex.pipeline_jobs.values())[-1:]
+    assert gcp.environment["MELODIFY_OPENAI_API_KEY"] not in json.dumps(job)
+    with pytest.raises(SettingsError, match="MELODIFY_OPENAI_SECRET"):
+        run_batch(where, Settings.load(openai_secret=""))
+
+
+def test_vertex_ai_does_not_see_a_folder_of_this_machine(gcp: Cloud, pictures: Path) -> None:
+    with pytest.raises(InputError, match="gcloud storage cp"):
+        run_batch(str(pictures), Settings.load())
+    assert not jobs(gcp)

@@ -19,6 +19,7 @@ from melodify_lib.settings import Settings
 from melodify_lib.tuning import Plan, tuner
 from melodify_lib.tuning import vertex as tuning
 from pipelines import vertex
+from pipelines.graph import music_pipeline
 from pipelines.run import arguments
 
 TRAIN = Path(__file__).parent.parent / "data" / "generate_jsonl" / "output" / "train.jsonl"
@@ -46,7 +47,7 @@ def test_everything_that_was_made_is_listed_priced_and_cleaned(
     settings = Settings.load(captioner="local", describer="local")
     model = endpoints.register(settings, IMAGE, environment=endpoints.container_environment(settings, "arranger"))
     endpoint, _ = endpoints.deploy(settings, model, machine_type="n1-standard-4")
-    job = vertex.submit(arguments(photograph, settings, seconds=4), settings)
+    job = vertex.submit(music_pipeline(), arguments(photograph, settings, seconds=4), settings)
     vertex.wait(job, settings)
     lines = TRAIN.read_text("utf-8").splitlines(keepends=True)[::40]
     (tmp_path / "train.jsonl").write_text("".join(lines), encoding="utf-8")
@@ -89,6 +90,13 @@ def test_what_cannot_be_deleted_is_left_and_said_and_the_rest_goes(gcp: Cloud) -
     done = _melodify("cloud", "clean", "--all", "--yes")
     assert done.returncode == 1 and "not deleted" in done.stdout and "permissions" in done.stdout
     assert [one.kind for one in resources.find(settings)] == ["endpoint"]
+
+
+def test_a_job_that_runs_is_cancelled_and_deleted_once_it_has_ended(gcp: Cloud, photograph: Path) -> None:
+    settings = Settings.load(captioner="local", describer="local")
+    vertex.submit(music_pipeline(), arguments(photograph, settings, seconds=4), settings)
+    left = resources.clean(settings, resources.find(settings), lambda one, what: None)
+    assert not left and not gcp.vertex.pipeline_jobs
 
 
 def _endpoint_client(settings: Settings) -> object:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -154,6 +158,59 @@ def test_a_deployment_that_was_ordered_by_a_client_that_is_gone_is_found(vertex:
     _, deployed = endpoints.deploy(one, model, on_event=events.append)
     assert events[0].startswith("waiting for ") and events[1] == f"deployed before: {deployed}"
     assert len(posted(vertex, ":deployModel")) == 1
+
+
+@pytest.mark.parametrize("versions", [0, 1], ids="{} before".format)
+def test_an_upload_that_was_ordered_by_a_client_that_was_killed_is_found(vertex: VertexEmulator, versions: int) -> None:
+    one = settings(vertex)
+    for number in range(versions):
+        endpoints.register(one, f"{IMAGE}{number}")
+    vertex.log.clear()
+    vertex.hold.clear()
+    code = f"endpoints.register(Settings.load(), {IMAGE!r})"
+    environment = {**os.environ, **vertex.machine, "MELODIFY_VERTEX_BASE_URL": vertex.url}
+    process = subprocess.Popen(
+        [sys.executable, "-c", f"from melodify_lib.cloud import endpoints; from melodify_lib import Settings; {code}"],
+        env=environment,
+    )
+    while not any("/operations/" in request.path for request in vertex.log):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    events: list[str] = []
+
+    def hear(text: str) -> None:
+        events.append(text)
+        vertex.hold.set()
+
+    model = endpoints.register(one, IMAGE, on_event=hear)
+    assert model.endswith(f"melodify-musician@{versions + 1}")
+    assert events[0].startswith("waiting for ") and events[1] == f"registered before: {model}"
+    assert len(posted(vertex, "models:upload")) == 1
+
+
+def test_who_is_second_at_the_same_moment_is_told_so(vertex: VertexEmulator) -> None:
+    vertex.fault = lambda request: (
+        Reply(vertex.error(409, "exists"), 409) if request.path.endswith("models:upload") else None
+    )
+    with pytest.raises(CloudError, match="another does the same at this moment; try again in a minute"):
+        endpoints.register(settings(vertex), IMAGE)
+    assert len(posted(vertex, "models:upload")) == 1
+
+
+def test_what_is_not_ours_is_not_deleted(vertex: VertexEmulator) -> None:
+    one = settings(vertex)
+    parent = "projects/melodify/locations/us-central1"
+    endpoint = {"name": f"{parent}/endpoints/7", "displayName": "prod", "deployedModels": [{"id": "1", "model": "m"}]}
+    vertex.endpoints[f"{parent}/endpoints/7"] = endpoint
+    vertex.models[f"{parent}/models/7"] = {"name": f"{parent}/models/7", "labels": {"team": "prod"}}
+    for delete, name in ((endpoints.delete_endpoint, "endpoints/7"), (endpoints.delete_model, "models/7@1")):
+        with pytest.raises(InputError, match="no label melodify-run, so Melodify did not make it: not deleted"):
+            delete(one, f"{parent}/{name}")
+        with pytest.raises(InputError, match="not of project 'melodify'"):
+            delete(one, f"projects/others/locations/us-central1/{name}")
+    assert {request.method for request in vertex.log} == {"GET"} and len(vertex.log) == 2
 
 
 def test_a_server_that_does_not_start_is_an_error_that_says_why(vertex: VertexEmulator) -> None:

@@ -2,13 +2,18 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import pytest
 
+from emulators.cloud import Cloud
+from melodify_lib.cloud import endpoints
 from melodify_lib.errors import NotebookError
-from melodify_lib.notebooks import find_notebooks, new_run, point_latest, run_notebooks
+from melodify_lib.notebooks import LIMITS, Limits, find_notebooks, new_run, point_latest, run_notebooks
 from melodify_lib.report import write_report
+from melodify_lib.settings import PROFILES, Settings
+from melodify_lib.store import open_store, put_folder
 
 
 def notebook(folder: Path, name: str, *cells: str) -> Path:
@@ -47,8 +52,22 @@ def test_a_failed_cell_is_named_and_its_notebook_kept(tmp_path: Path) -> None:
 
 def test_a_cell_that_hangs_is_stopped(tmp_path: Path) -> None:
     path = notebook(tmp_path, "01_hangs", "n = 1", "while True: pass")
-    (result,) = run_notebooks([path], new_run(tmp_path / "runs"), {}, timeout=2)
+    (result,) = run_notebooks([path], new_run(tmp_path / "runs"), {}, limits=Limits(2, 5))
     assert result.error is not None and "2 s" in result.error and "cell 1" in result.error
+
+
+def test_a_cell_that_is_stopped_has_the_time_to_tidy_up(tmp_path: Path) -> None:
+    tidy = "try:\n    time.sleep(60)\nfinally:\n    time.sleep(4)\n    open(f'{out}/tidied', 'w').close()"
+    path = notebook(tmp_path, "01_tidies", "out = '.'", "import time", tidy)
+    run = new_run(tmp_path / "runs")
+    (result,) = run_notebooks([path], run, {}, limits=Limits(2, 60))
+    assert not result.passed and (run / "tidied").exists()
+
+
+def test_each_profile_has_its_limits() -> None:
+    assert LIMITS.keys() == PROFILES.keys()
+    assert LIMITS["gcp"].cell_s > 2 * endpoints.OPERATION_S
+    assert LIMITS["gcp"].tidy_s > endpoints.OPERATION_S
 
 
 def test_the_kernel_is_this_interpreter(tmp_path: Path) -> None:
@@ -74,6 +93,28 @@ def test_notebooks_are_found_by_number(tmp_path: Path) -> None:
     assert find_notebooks(tmp_path) == find_notebooks(tmp_path, ["03"]) == [path]
     with pytest.raises(NotebookError, match="'04'"):
         find_notebooks(tmp_path, ["04"])
+
+
+def test_a_deployment_that_was_cut_off_is_taken_away(
+    gcp: Cloud, untrained: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cells = nbformat.read(next(path for path in SHIPPED if path.stem == "05_serve_musicgen"), as_version=4).cells
+    (deploys,) = [cell.source for cell in cells if cell.cell_type == "code" and "endpoints.deploy(" in cell.source]
+    monkeypatch.setattr(endpoints, "POLL_S", 0.02)
+    waited = endpoints.wait_for
+
+    def interrupted(settings: Settings, operation: Any, what: str) -> Any:
+        if what.startswith("deploying"):
+            raise KeyboardInterrupt
+        return waited(settings, operation, what)
+
+    monkeypatch.setattr(endpoints, "wait_for", interrupted)
+    names = {"profile": "gcp", "name": str(untrained["mono"]), "machine_type": "n2-standard-4", "keep": False}
+    modules = {"Path": Path, "Settings": Settings, "endpoints": endpoints}
+    with pytest.raises(KeyboardInterrupt):
+        exec(deploys, {**names, **modules, "open_store": open_store, "put_folder": put_folder})
+    assert any(one.path.endswith(":deployModel") for one in gcp.vertex.served())
+    assert not gcp.vertex.endpoints and not gcp.vertex.servers and not gcp.vertex.models
 
 
 SHIPPED = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))

@@ -1,7 +1,12 @@
 """The pipeline, in three tiers: each component as a function, the spec, a real run with its cache."""
 
+import ast
 import json
 import os
+import re
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,11 +17,13 @@ from PIL import Image
 from melodify_lib import logs, stages
 from melodify_lib.errors import PipelineError, SettingsError
 from melodify_lib.flow import Composer
-from melodify_lib.nouns import TrackCard
+from melodify_lib.nouns import Caption, TrackCard
 from melodify_lib.settings import Settings
 from pipelines import components
 from pipelines.graph import Resources, compile_pipeline
 from pipelines.run import arguments, run
+
+ROOT = Path(__file__).parent.parent
 
 
 def artifact(path: Path) -> SimpleNamespace:
@@ -28,7 +35,7 @@ def test_components_work_as_plain_functions(composer: Composer, photograph: Path
     model, request, description, song, measured = (
         artifact(tmp_path / name) for name in ("model", "request", "description", "song", "measured")
     )
-    names = ("caption", "image_sha256", "genre", "describer_settings", "describer_version")
+    names = ("caption", "image_sha256", "genre", "given", "describer_settings", "describer_version")
     components.load_describer(**{name: parameters[name] for name in names}, model=model, request=request)
     components.rework_caption(
         model=model, request=request, describer_settings=parameters["describer_settings"], description=description
@@ -44,7 +51,7 @@ def test_components_work_as_plain_functions(composer: Composer, photograph: Path
 
 def test_a_component_refuses_another_version(photograph: Path, tmp_path: Path) -> None:
     parameters = arguments(photograph, Settings.load(), seconds=4)
-    names = ("caption", "image_sha256", "genre", "describer_settings")
+    names = ("caption", "image_sha256", "genre", "given", "describer_settings")
     with pytest.raises(PipelineError, match="heads-0"):
         components.load_describer(
             **{name: parameters[name] for name in names},
@@ -62,6 +69,33 @@ def test_the_spec_is_stable_and_has_three_cached_tasks(tmp_path: Path) -> None:
     assert all(task["cachingOptions"] == {"enableCache": True} for task in tasks.values())
     image = yaml.safe_load(compile_pipeline(tmp_path / "3.yaml", image="example/image@sha256:0").read_text())
     assert "example/image@sha256:0" in json.dumps(image["deploymentSpec"])
+
+
+def test_the_image_has_what_the_components_import() -> None:
+    extras = re.findall(r"'\.\[([\w,]+)\]'", (ROOT / "serving" / "Dockerfile").read_text())[0].split(",")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = project["dependencies"] + [one for extra in extras for one in project["optional-dependencies"][extra]]
+    there = {re.split(r"[\[<>=~! ]", one)[0].lower().replace("_", "-") for one in wanted}
+    imported = {
+        name.partition(".")[0]
+        for path in (ROOT / "pipelines").glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        for name in _imported(node)
+    }
+    ours = {"melodify_lib", "pipelines"}
+    providers = packages_distributions()
+    missing = [
+        name
+        for name in imported - ours - sys.stdlib_module_names
+        if not there & {one.lower().replace("_", "-") for one in providers[name]}
+    ]
+    assert "kfp" in imported and not missing
+
+
+def _imported(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [one.name for one in node.names]
+    return [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
 
 
 def test_resources_are_data_of_a_task(tmp_path: Path) -> None:
@@ -172,6 +206,14 @@ def test_the_pipeline_and_compose_make_the_same_song(composer: Composer, photogr
     made = run(arguments(photograph, settings, seconds=4, seed=3), settings)
     assert made.card == composer.compose(photograph, seconds=4, seed=3).card
     assert stages.musician(settings).version == made.card.musician
+
+
+def test_what_is_known_or_given_is_taken_as_it_is(composer: Composer, photograph: Path, tmp_path: Path) -> None:
+    settings = Settings.load(store=tmp_path / "store")
+    description = composer.describer.first.describe(Caption.from_text("A storm over a black sea"))
+    caption = Caption(text="Something else", source="somebody")
+    made = run(arguments(photograph, settings, seconds=4, caption=caption, description=description), settings)
+    assert (made.card.caption, made.card.description, made.card.describer) == (caption, description, None)
 
 
 def test_another_musician_keeps_the_first_two_steps_cached(

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 
@@ -17,11 +18,12 @@ from emulators.cloud import Cloud
 from emulators.server import DROP, Fault, Reply
 from melodify_lib import logs
 from melodify_lib.cloud import retry
-from melodify_lib.errors import CloudError, PipelineError, SettingsError
+from melodify_lib.errors import CloudError, InputError, PipelineError, SettingsError
 from melodify_lib.flow import Composer
 from melodify_lib.settings import Settings
 from melodify_lib.store import name_in, open_store
 from pipelines import vertex
+from pipelines.graph import music_pipeline, resources_for, spec_of
 from pipelines.run import Run, arguments, run
 
 ALL = ["load-describer", "rework-caption", "play-and-store"]
@@ -52,13 +54,16 @@ def test_the_same_song_comes_out_as_here(gcp: Cloud, photograph: Path, composer:
     assert there.card == composer.compose(photograph, seconds=4, seed=1).card
     assert there.card_address.startswith("gs://melodify/songs/") and there.tasks == dict.fromkeys(ALL, "done")
     assert events[0].startswith("submitted: ") and events[-1] == "play-and-store: done"
+    assert "https://console.cloud.google.com/vertex-ai/locations/us-central1/pipelines/runs/" in events[0]
+    (started,) = [one for one in events if one.startswith("play-and-store: running")]
+    assert "log: https://console.cloud.google.com/logs/query;query=" in started
     there.save(tmp_path)
     assert (tmp_path / "track.wav").read_bytes() == there.files["track.wav"]
     (job,) = [job for job in gcp.vertex.pipeline_jobs.values() if job["name"] in events[0]]
     assert set(job["labels"]) == {"melodify-run", "melodify-request", "melodify-expires", "melodify-trace"}
     assert job["labels"]["melodify-trace"] == trace
     assert gcp.environment["MELODIFY_ACCESS_TOKEN"] not in json.dumps(job)
-    assert job["runtimeConfig"]["failurePolicy"] == "PIPELINE_FAILURE_POLICY_FAIL_FAST"
+    assert job["runtimeConfig"]["failurePolicy"] == "PIPELINE_FAILURE_POLICY_FAIL_SLOW"
 
 
 def test_a_request_is_one_job_and_another_hits_the_cache(gcp: Cloud, photograph: Path) -> None:
@@ -76,6 +81,10 @@ def test_a_song_that_is_no_longer_whole_is_made_again(gcp: Cloud, photograph: Pa
     again, _ = made(photograph, 3)
     assert again.files == first.files and store.get(name_in(store, first.song)) == first.files["track.wav"]
     assert again.tasks == dict.fromkeys(ALL, "done")
+    for lost in range(2):
+        store.delete(name_in(store, first.song))
+        assert made(photograph, 3)[0].files == first.files and ordered(gcp) == 3 + lost
+    assert made(photograph, 3)[0].files == first.files and ordered(gcp) == 4
 
 
 def test_a_tuned_gemini_and_openai_are_asked_by_the_tasks(gcp: Cloud, photograph: Path) -> None:
@@ -87,7 +96,7 @@ def test_a_tuned_gemini_and_openai_are_asked_by_the_tasks(gcp: Cloud, photograph
 
 def test_musicgen_gets_the_machine_that_it_needs(gcp: Cloud, untrained: dict[str, Path]) -> None:
     settings = Settings.load(**CHOSEN, musician="musicgen", checkpoint=str(untrained["mono"]), device="cuda")
-    executors = vertex._spec(settings, True)["deploymentSpec"]["executors"]
+    executors = spec_of(music_pipeline(settings.image, resources_for(settings)))["deploymentSpec"]["executors"]
     given = executors["exec-play-and-store"]["container"]["resources"]
     assert (given["resourceCpuLimit"], given["accelerator"]["resourceType"]) == ("4", "NVIDIA_L4")
     assert "resources" not in executors["exec-rework-caption"]["container"]
@@ -106,10 +115,12 @@ def test_a_failed_task_is_named_and_the_next_try_is_another_job(gcp: Cloud, phot
     parameters = {**arguments(photograph, settings, seconds=4, seed=6), "musician_version": "0"}
     for number in (1, 2):
         with pytest.raises(
-            PipelineError, match=r"task 'play-and-store' failed: .*submitted for 0.*; its log: https://"
-        ):
+            PipelineError, match=r"task 'play-and-store' failed: .*; what it logged: https://"
+        ) as caught:
             run(parameters, settings)
         assert ordered(gcp) == number
+        logged = unquote(str(caught.value)).partition('job_id="')[2].partition('"')[0]
+        assert "submitted for 0" in gcp.vertex.task_logs[logged]
 
 
 @pytest.mark.parametrize("fault", [Reply({}, 503), Reply({}, 429, {"Retry-After": "0"}), DROP, Reply(b"{")], ids=str)
@@ -131,7 +142,7 @@ def test_an_order_whose_answer_was_lost_is_one_job(gcp: Cloud, photograph: Path,
     gcp.vertex._routes = [(method, path, lossy if one == create else one) for method, path, one in routes]
     before = len(gcp.vertex.pipeline_jobs)
     try:
-        name = vertex.submit(parameters, settings, request=request)
+        name = vertex.submit(music_pipeline(), parameters, settings, request=request)
     finally:
         gcp.vertex._routes = routes
     assert name in gcp.vertex.pipeline_jobs and len(gcp.vertex.pipeline_jobs) == before + 1
@@ -172,7 +183,34 @@ def test_an_interrupt_cancels_the_job(gcp: Cloud, photograph: Path, monkeypatch:
     monkeypatch.setattr(vertex, "wait", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(parameters, settings)
-    assert list(gcp.vertex.pipeline_jobs.values())[-1]["state"] == "PIPELINE_STATE_CANCELLED"
+    assert list(gcp.vertex.pipeline_jobs.values())[-1]["state"] == "PIPELINE_STATE_CANCELLING"
+    before = ordered(gcp)
+    vertex.cancel(vertex.submit(music_pipeline(), parameters, settings), settings)
+    assert ordered(gcp) == before + 1, "a job that is being cancelled is no longer waited for"
+
+
+def test_a_job_that_never_starts_is_not_waited_for_for_ever(
+    gcp: Cloud, photograph: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vertex, "WAIT_S", 0.0)
+    settings = Settings.load(**CHOSEN)
+    parameters = arguments(photograph, settings, seconds=4, seed=11)
+    with pytest.raises(PipelineError, match=r"goes on: the same command waits on.*https://"):
+        run(parameters, settings)
+    name = list(gcp.vertex.pipeline_jobs)[-1]
+    assert vertex.submit(music_pipeline(settings.image), parameters, settings) == name
+    vertex.cancel(name, settings)
+
+
+def test_what_a_job_could_not_keep_is_refused_before_it_is_ordered(gcp: Cloud, photograph: Path) -> None:
+    for wrong, seed, error, says in (
+        ({"store": "songs"}, 0, SettingsError, "MELODIFY_STORE to a gs://"),
+        ({}, 2**53, InputError, "seed must be below 2"),
+    ):
+        settings = Settings.load(**CHOSEN, **wrong)
+        with pytest.raises(error, match=says):
+            run(arguments(photograph, settings, seconds=4, seed=seed), settings)
+    assert not ordered(gcp)
 
 
 def test_what_is_missing_is_said_before_anything_is_ordered(gcp: Cloud, photograph: Path) -> None:
@@ -188,4 +226,4 @@ def test_the_server_refuses_what_the_service_would(gcp: Cloud, photograph: Path)
     parameters = arguments(photograph, settings, seconds=4)
     for wrong, says in (({"mood": "calm"}, "unknown parameter"), ({"seed": "seven"}, "no NUMBER_INTEGER")):
         with pytest.raises(CloudError, match=says):
-            vertex.submit({**parameters, **wrong}, settings)
+            vertex.submit(music_pipeline(), {**parameters, **wrong}, settings)

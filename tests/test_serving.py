@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -28,11 +29,13 @@ from safetensors.torch import load_file, save_file
 from server import HEALTH, PREDICT, Server, read_answer, server
 
 from emulators import gcs as bucket
+from emulators.proxy import Proxy
+from melodify_lib.cloud.store import GcsStore
 from melodify_lib.errors import ModelError
 from melodify_lib.logs import trace_of
 from melodify_lib.nouns import MusicDescription, TrackCard, sha256
 from melodify_lib.settings import Settings
-from melodify_lib.store import FolderStore
+from melodify_lib.store import FolderStore, get_all
 from serving import COMMAND
 from serving.process import running
 
@@ -343,6 +346,76 @@ def test_the_checkpoint_may_lie_in_a_bucket(checkpoint: Path, tmp_path: Path, mo
             (prediction,) = running.predict({"prompt": "from a bucket", "seconds": 4})
     card = json.loads(Path(prediction["card"]).read_text())
     assert "+model@" in card["musician"]["version"]
+
+
+@pytest.fixture(scope="module")
+def bucketed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Proxy, GcsStore]]:
+    """A server with its store in a bucket, what stands between them, and the store as others see it."""
+    cloud = {"allow_paid": True, "project": "melodify", "access_token": "anybody", "store": f"gs://{bucket.BUCKET}/x"}
+    with bucket.gcs() as url, Proxy(url) as proxy:
+        folder = tmp_path_factory.mktemp("bucketed")
+        with server(folder, musician="arranger", songs=2, gcs_base_url=proxy.url, **cloud) as running:
+            yield running, proxy, GcsStore(Settings(gcs_base_url=url, **cloud))
+            proxy.faults = []
+
+
+def songs(store: GcsStore, prediction: dict[str, Any]) -> dict[str, bytes]:
+    """The files of a song, which are whole."""
+    prefix = f"{prediction['name']}/"
+    assert prediction["card"] == store.address(f"{prefix}card.json")
+    return get_all(store, prefix, TrackCard.from_json(store.get(f"{prefix}card.json")).files)
+
+
+def test_songs_are_kept_in_a_bucket_and_found_there(bucketed: tuple[Server, Proxy, GcsStore]) -> None:
+    running, _, store = bucketed
+    song = {"prompt": PROMPT, "seconds": 4}
+    (prediction,) = running.predict(song)
+    assert set(songs(store, prediction)) == {"track.wav", "track.mid"}
+    made = running.figure("melodify_audio_seconds_total")
+    assert running.predict(song) == [prediction] and running.figure("melodify_audio_seconds_total") == made
+
+
+@pytest.mark.parametrize("uploads", [0, 2], ids="after {} uploads".format)
+@pytest.mark.parametrize("fault", [{"status": 403}, {"status": 503}, "reset"], ids=str)
+def test_an_outage_of_the_bucket_is_an_answer_and_leaves_no_song_half_there(
+    bucketed: tuple[Server, Proxy, GcsStore], fault: Any, uploads: int
+) -> None:
+    running, proxy, store = bucketed
+    song = {
+        "prompt": PROMPT,
+        "seconds": 4,
+        "output": f"outage/{uploads}/{fault if fault == 'reset' else fault['status']}",
+    }
+    seen = []
+
+    def fail(method: str, path: str) -> Any:
+        seen.extend([path] if method == "POST" else [])
+        return fault if not uploads or len(seen) > uploads else None
+
+    proxy.faults = [fail] * 100
+    answer = running.post({"instances": [song], "parameters": {"timeout_s": 3}})
+    assert answer.status_code == 503 and "Retry-After" in answer.headers
+    assert "could not be stored" in answer.json()["error"]["message"] and "127.0.0.1" not in answer.text
+    assert not [name for name in store.list(song["output"]) if name.endswith("card.json")]
+    proxy.faults = []
+    (prediction,) = running.predict(song)
+    assert songs(store, prediction) and running.health() == 200
+
+
+def test_a_song_that_the_store_takes_long_for_holds_no_other_up(bucketed: tuple[Server, Proxy, GcsStore]) -> None:
+    running, proxy, store = bucketed
+    go_on = threading.Event()
+    before = proxy.hit
+    proxy.faults = [lambda method, path: go_on if method == "POST" else None]
+    with ThreadPoolExecutor() as pool:
+        slow = pool.submit(running.predict, {"prompt": PROMPT, "seconds": 4, "output": "slow"})
+        running.wait_for(lambda: proxy.hit > before)
+        try:
+            (other,) = running.predict({"prompt": PROMPT, "seconds": 4, "output": "other"})
+            assert songs(store, other) and not slow.done()
+        finally:
+            go_on.set()
+        assert songs(store, slow.result()[0])
 
 
 def test_an_idle_server_ends_at_once_and_health_comes_before_readiness(tmp_path: Path) -> None:

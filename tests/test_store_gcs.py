@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -12,11 +15,14 @@ from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
 import pytest
 import requests
+from google.cloud import storage
+from google.cloud.storage._http import Connection
 
 from emulators import gcs
 from emulators.iam import IamEmulator
 from emulators.proxy import Proxy
 from melodify_lib.cloud import retry
+from melodify_lib.cloud.objects import list_names
 from melodify_lib.cloud.store import GcsStore
 from melodify_lib.errors import CloudError, PaidError, SettingsError, StoreError
 from melodify_lib.settings import Settings
@@ -98,6 +104,67 @@ def test_two_writers_of_one_name_leave_one_of_their_objects_whole(bucket: str) -
     assert GcsStore(settings(bucket)).get("both") in texts
 
 
+def test_what_another_wrote_meanwhile_came_later_and_stays(proxy: Proxy, bucket: str) -> None:
+    """Whether ours was refused, or had arrived before and only its answer was lost."""
+    store, other = (GcsStore(settings(url, store=f"gs://{gcs.BUCKET}/later")) for url in (proxy.url, bucket))
+
+    def write_first(method: str, path: str) -> None:
+        if method == "POST" and "theirs" in writes:
+            other.put("a", writes.pop().encode())
+
+    writes = ["theirs"]
+    proxy.faults = [write_first]
+    assert store.put("a", b"ours") == other.address("a")
+    assert other.get("a") == b"theirs" and not writes
+    writes = ["theirs"]
+    proxy.faults = [lambda method, path: "lose the answer" if method == "POST" else None, write_first]
+    store.put("a", b"ours")
+    assert other.get("a") == b"theirs" and not writes and proxy.hit == 1
+
+
+def test_what_another_deleted_meanwhile_is_written_anew(proxy: Proxy, bucket: str) -> None:
+    store, other = (GcsStore(settings(url, store=f"gs://{gcs.BUCKET}/anew")) for url in (proxy.url, bucket))
+    other.put("a", b"old")
+
+    def delete_first(method: str, path: str) -> None:
+        if method == "POST" and deletions:
+            other.delete(deletions.pop())
+
+    deletions = ["a"]
+    proxy.faults = [delete_first]
+    store.put("a", b"ours")
+    assert other.get("a") == b"ours" and not deletions
+
+
+def test_a_client_killed_in_the_middle_of_an_upload_leaves_nothing(proxy: Proxy, bucket: str) -> None:
+    arrived, killed = threading.Event(), threading.Event()
+    pieces = []
+
+    def hold_the_second_piece(method: str, path: str) -> threading.Event | None:
+        pieces.extend([path] if method == "PUT" else [])
+        if len(pieces) < 2:
+            return None
+        arrived.set()
+        return killed
+
+    proxy.faults = [hold_the_second_piece]
+    one = settings(proxy.url, store=f"gs://{gcs.BUCKET}/killed")
+    code = (
+        "from melodify_lib import Settings; from melodify_lib.store import open_store\n"
+        f"open_store(Settings.load(store={one.store!r}, gcs_base_url={proxy.url!r}, access_token={TOKEN!r},"
+        " allow_paid=True, project='melodify')).put('large', b'x' * 20 * 2**20)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code])
+    assert arrived.wait(60) and process.poll() is None
+    process.kill()
+    process.wait()
+    killed.set()
+    store = GcsStore(one)
+    assert store.list() == []
+    store.put("large", b"y" * 20 * 2**20)
+    assert store.list() == ["large"] and store.get("large") == b"y" * 20 * 2**20
+
+
 def test_an_upload_whose_answer_was_lost_is_found_again(proxy: Proxy) -> None:
     proxy.faults = [lambda method, path: "lose the answer" if method == "POST" else None]
     store = GcsStore(settings(proxy.url))
@@ -126,8 +193,9 @@ def test_a_fault_that_passes_is_outlived(proxy: Proxy, bucket: str, fault: Any, 
         whole = GcsStore(settings(bucket, **more))
         whole.put("a", b"x" * 1000)
         proxy.faults = [lambda *_: fault]
-        _call(GcsStore(settings(proxy.url, **more)), call)
+        got = _call(GcsStore(settings(proxy.url, **more)), call)
         assert proxy.hit == 1
+        assert got == {"get": b"x" * 1000, "list": ["a"]}.get(call, got)
         if call != "delete":
             assert whole.get("a") == (b"y" if call == "put" else b"x" * 1000)
 
@@ -208,9 +276,9 @@ def test_objects_say_what_they_are(bucket: str) -> None:
         assert storage.bucket(gcs.BUCKET).get_blob("types/track.wav").content_type.endswith("wav")
 
 
-def _call(store: GcsStore, call: str) -> None:
+def _call(store: GcsStore, call: str) -> Any:
     arguments: dict[str, list[Any]] = {"put": ["a", b"y"], "list": []}
-    getattr(store, call)(*arguments.get(call, ["a"]))
+    return getattr(store, call)(*arguments.get(call, ["a"]))
 
 
 def _canonical(link: str) -> tuple[bytes, bytes]:
@@ -256,3 +324,22 @@ def test_hostile_names_are_not_listed(bucket: str) -> None:
         for name in ("../evil", ".hidden", "a b", "fine"):
             storage.bucket(gcs.BUCKET).blob(f"hostile/{name}").upload_from_string(b"")
     assert GcsStore(settings(bucket, store=f"gs://{gcs.BUCKET}/hostile")).list() == ["fine"]
+
+
+def test_a_long_listing_has_a_limit_for_each_page_and_not_for_all(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = settings(bucket, store=f"gs://{gcs.BUCKET}/{tmp_path.name}")
+    for name in "abcd":
+        open_store(here).put(name, b"1")
+    listed, asked = storage.Client.list_blobs, Connection.api_request
+
+    def slow(self: Connection, *arguments: Any, **options: Any) -> Any:
+        time.sleep(0.3)
+        return asked(self, *arguments, **options)
+
+    monkeypatch.setattr(storage.Client, "list_blobs", lambda *one, **more: listed(*one, **more, page_size=1))
+    monkeypatch.setattr(Connection, "api_request", slow)
+    monkeypatch.setattr(retry, "TIMEOUT_S", 0.8)
+    monkeypatch.setattr(retry, "DEADLINE_S", 0.1)
+    assert list_names(here, here.store) == list("abcd")

@@ -21,7 +21,7 @@ from emulators import gcs
 from emulators.server import DROP, Reply, Request
 from emulators.vertex import VertexEmulator, blocked, stopped
 from melodify_lib import cli, stages
-from melodify_lib.cloud import retry, tuned
+from melodify_lib.cloud import endpoints, retry, tuned
 from melodify_lib.dataset import SYSTEM_INSTRUCTION, read
 from melodify_lib.describe.gemini import GeminiDescriber
 from melodify_lib.errors import (
@@ -56,7 +56,7 @@ def bucket() -> Iterator[str]:
 @pytest.fixture
 def cloud(bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[VertexEmulator]:
     monkeypatch.setattr(vertex, "POLL_S", 0.02)
-    monkeypatch.setattr(teardown, "POLL_S", 0.02)
+    monkeypatch.setattr(endpoints, "POLL_S", 0.02)
     monkeypatch.setattr(retry, "DEADLINE_S", 0)
     with VertexEmulator(lambda text: MUSIC, TOKEN, bucket) as emulator:
         yield emulator

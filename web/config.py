@@ -30,6 +30,9 @@ class Config(BaseSettings):
         validation_alias=AliasChoices("database_url", "DATABASE_URL"),
         description="such as postgres://user:password@host/name; SQLite in the folder if unset",
     )
+    migrate: bool = Field(
+        True, description="bring the database up to date at the start; `python -m web migrate` if not"
+    )
     folder: Path = Field(Path("runs/web"), description="for the database, the secret key and static files")
     metrics_token: SecretStr | None = Field(None, description="who may read /metrics; in production nobody if unset")
     proxies: int = Field(0, ge=0, le=5, description="trusted proxies in front, for a client's address; Cloud Run: 1")

@@ -8,13 +8,13 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import FrameType
 
 from melodify_lib.errors import SettingsError
 from web.config import Config
+from web.health import is_ready
 from web.parent import SUPERVISOR
 
 START_WITHIN_S = 60.0
@@ -54,8 +54,7 @@ class Child:
 def run(host: str, port: int, say: Callable[[str], None]) -> None:
     """Serve until SIGTERM or Ctrl-C. Raises `SettingsError` for settings or an address that cannot be used."""
     config = Config.load()
-    config.folder.mkdir(parents=True, exist_ok=True)
-    _prepare(host, port)
+    _prepare(host, port, config)
     where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     # glibc keeps what a large picture took, unless it is told to have all large blocks from the system, and give back.
     memory = {"MALLOC_MMAP_THRESHOLD_": "1000000"}
@@ -69,22 +68,22 @@ def run(host: str, port: int, say: Callable[[str], None]) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
-    address = f"http://127.0.0.1:{port}" if host in ("0.0.0.0", "::") else f"http://{where}"  # noqa: S104
+    reached = "127.0.0.1" if host in ("0.0.0.0", "::") else host  # noqa: S104
     is_said, until = False, time.monotonic() + START_WITHIN_S
     try:
         while not stopping:
             for child in children:
                 if child.keep():
                     say(f"{child.command[0]} ended ({child.command[-1]}) and was started anew")
-            if not is_said and (_answers(address) or time.monotonic() > until):
-                say(f"Melodify is at {address}")
+            if not is_said and (is_ready(reached, port) or time.monotonic() > until):
+                say(f"Melodify is at http://{reached}:{port}")
                 is_said = True
             time.sleep(0.1)
     finally:
         _stop([child.process for child in children if child.process is not None], config.grace)
 
 
-def _prepare(host: str, port: int) -> None:
+def _prepare(host: str, port: int, config: Config) -> None:
     """Database and static files; and the address, which somebody else may have."""
     os.environ["DJANGO_SETTINGS_MODULE"] = "web.settings"
     import django
@@ -99,18 +98,11 @@ def _prepare(host: str, port: int) -> None:
             raise SettingsError(f"cannot listen on {host}:{port}: {error.strerror}; choose another --port") from None
     django.setup()
     try:
-        call_command("migrate", verbosity=0, interactive=False)
+        if config.migrate:
+            call_command("migrate", verbosity=0, interactive=False)
     except DatabaseError as error:
         raise SettingsError(f"the database cannot be used: {error}; look at DATABASE_URL") from None
     call_command("collectstatic", verbosity=0, interactive=False)
-
-
-def _answers(address: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"{address}/ready", timeout=2) as response:  # noqa: S310 - our own
-            return bool(response.status == 200)
-    except OSError:
-        return False
 
 
 def _stop(processes: list[subprocess.Popen[bytes]], grace: float) -> None:

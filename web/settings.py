@@ -9,6 +9,7 @@ import dj_database_url
 from csp.constants import NONE, SELF
 from django.utils.translation import gettext_lazy as _
 
+from melodify_lib.settings import Settings
 from web.config import Config
 
 CONFIG = Config.load()
@@ -80,7 +81,7 @@ CACHES = {
 
 # The visitor's key is all that a session holds: it is signed and needs no table.
 SESSION_ENGINE = "django.contrib.sessions.backends.signed_cookies"
-SESSION_COOKIE_AGE = int(CONFIG.keep_days * 24 * 3600)
+SESSION_COOKIE_AGE = 365 * 24 * 3600  # longer than any track is kept
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"
 CSRF_COOKIE_SAMESITE = "Lax"
@@ -95,13 +96,14 @@ if CONFIG.production:
     SECURE_HSTS_SECONDS = 365 * 24 * 3600
     SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = True
     CSRF_TRUSTED_ORIGINS = [f"https://{host}" for host in CONFIG.hosts]
+BUCKETS = ["https://storage.googleapis.com"] if Settings.load().store.startswith("gs://") else []
 CONTENT_SECURITY_POLICY = {
     "DIRECTIVES": {
         "default-src": [NONE],
         "script-src": [SELF],
         "style-src": [SELF],
-        "img-src": [SELF, "blob:", "data:"],
-        "media-src": [SELF, "https://storage.googleapis.com"],
+        "img-src": [SELF, "blob:", "data:", *BUCKETS],
+        "media-src": [SELF, *BUCKETS],
         "connect-src": [SELF],
         "manifest-src": [SELF],
         "font-src": [SELF],

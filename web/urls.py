@@ -5,7 +5,7 @@ from drf_spectacular.views import SpectacularAPIView
 from rest_framework.routers import SimpleRouter
 
 from web.tracks import views
-from web.tracks.api import TrackViewSet
+from web.tracks.api import TokenView, TrackViewSet
 
 router = SimpleRouter()
 router.register("tracks", TrackViewSet, basename="api")
@@ -23,6 +23,7 @@ urlpatterns = [
     path("language/", include("django.conf.urls.i18n")),
     path("api/v1/", include(router.urls)),
     path("api/v1/tracks/<slug:pk>/files/<str:name>", TrackViewSet.as_view({"get": "file"}), name="api-file"),
+    path("api/v1/token/", TokenView.as_view(), name="token"),
     path("api/v1/schema/", SpectacularAPIView.as_view(), name="schema"),
 ]
 handler400 = "web.tracks.views.bad_request"

@@ -44,8 +44,11 @@ _ROLES = {
 """Permission → the role that has it."""
 
 
-def check(settings: Settings) -> list[tuple[bool, str, str]]:
-    """Of each check that the settings call for: whether it is well, its name, and what was found or what to do."""
+def check(settings: Settings) -> list[tuple[bool | None, str, str]]:
+    """Of each check that the settings call for: whether it is well, its name, and what was found or what to do.
+
+    Quotas are not asked for, so it is None whether they are well.
+    """
     google = _uses_google(settings)
     wanted = {
         "openai": (_openai, settings.captioner == "openai"),
@@ -57,12 +60,12 @@ def check(settings: Settings) -> list[tuple[bool, str, str]]:
         "lyria": (_lyria, settings.musician == "lyria"),
         "endpoint": (_endpoint, settings.musician == "endpoint"),
         "bucket": (_bucket, settings.store.startswith("gs://") or bool(settings.bucket)),
-        "quotas": (_quotas, google),
     }
     checks = {name: function for name, (function, is_wanted) in wanted.items() if is_wanted}
     with ThreadPoolExecutor(len(checks) or 1) as pool:
         found = pool.map(lambda one: tried(lambda: one(settings)), checks.values())
-        return [(ok, name, text) for name, (ok, text) in zip(checks, found, strict=True)]
+        asked = [(ok, name, text) for name, (ok, text) in zip(checks, found, strict=True)]
+    return [*asked, *([(None, "quotas", _quotas(settings))] if google else [])]
 
 
 def import_clients() -> None:
@@ -195,17 +198,11 @@ def _of_bucket(settings: Settings, wanted: set[str]) -> set[str]:
 
 
 def _of_account(settings: Settings, wanted: set[str]) -> set[str]:
-    """``projects.serviceAccounts.testIamPermissions`` of the IAM API, which has no client here."""
-    base = settings.iam_base_url or "https://iam.googleapis.com"
-    address = f"{base}/v1/projects/-/serviceAccounts/{settings.service_account}:testIamPermissions"
-
     def ask() -> list[str]:
-        with clients.session(settings) as session:
-            answer = session.post(address, json={"permissions": sorted(wanted)}, timeout=PATIENCE_S)
-        if not answer.ok:
-            raise clients.refusal("IAM", answer.status_code, answer.text, answer.headers, settings)
+        permissions = {"permissions": sorted(wanted)}
+        answer = clients.post_iam(settings, "iam.googleapis.com", "testIamPermissions", permissions)
         with clients.readable("IAM"):
-            return [str(one) for one in answer.json().get("permissions", [])]
+            return [str(one) for one in answer.get("permissions", [])]
 
     return _granted(settings, ask, "IAM")
 

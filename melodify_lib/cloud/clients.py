@@ -7,11 +7,14 @@ request by itself: that is for `melodify_lib.cloud.retry`.
 
 from __future__ import annotations
 
+import base64
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from json import JSONDecodeError
 from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import finalize
 
 from pydantic import ValidationError
 
@@ -22,7 +25,6 @@ from melodify_lib.logs import redact
 if TYPE_CHECKING:
     from google import genai
     from google.auth.credentials import Credentials
-    from google.auth.transport.requests import AuthorizedSession
     from google.cloud import storage
     from openai import AsyncOpenAI, OpenAI
 
@@ -36,13 +38,18 @@ EXTRA = "the cloud needs an extra: pip install 'melodify[cloud]'"
 
 
 def openai(settings: Settings) -> OpenAI:
-    """OpenAI's client. Raises `PaidError`, or `SettingsError` where the key is missing."""
+    """OpenAI's client; its connections are closed when it is let go. Raises as `async_openai`."""
     client: OpenAI = _openai(settings, "OpenAI")
+    # It lies in a circle of references: left to itself, its sockets may be collected before it can close them.
+    finalize(client, client._client.close)
     return client
 
 
 def async_openai(settings: Settings) -> AsyncOpenAI:
-    """The same for many requests at a time."""
+    """The same for many requests at a time; to be closed by its user, in the event loop that it was used in.
+
+    Raises `PaidError`, or `SettingsError` where the key is missing.
+    """
     client: AsyncOpenAI = _openai(settings, "AsyncOpenAI")
     return client
 
@@ -56,7 +63,7 @@ def _openai(settings: Settings, kind: str) -> Any:
     key = settings.openai_api_key
     try:
         return getattr(openai, kind)(
-            api_key=key.get_secret_value() if key else None,
+            api_key=key.get_secret_value() if key else _secret(settings),
             base_url=settings.openai_base_url,
             timeout=retry.TIMEOUT_S,
             max_retries=0,
@@ -65,8 +72,23 @@ def _openai(settings: Settings, kind: str) -> Any:
         raise SettingsError("no key for OpenAI: set OPENAI_API_KEY or MELODIFY_OPENAI_API_KEY") from None
 
 
+def _secret(settings: Settings) -> str | None:
+    """OpenAI's key from Secret Manager, which has no client here; None where there is none, or it is not needed."""
+    if not settings.openai_secret or "OPENAI_API_KEY" in os.environ:
+        return None
+    base = settings.secret_manager_base_url or "https://secretmanager.googleapis.com"
+
+    address = f"{base}/v1/{settings.openai_secret}:access"
+    answer = ask_google(settings, lambda: _call(settings, "Secret Manager", "GET", address), service="Secret Manager")
+    with readable("Secret Manager"):
+        return base64.b64decode(answer["payload"]["data"], validate=True).decode()
+
+
 def gemini(settings: Settings) -> genai.Client:
-    """The client of Gemini on Vertex AI. Raises `PaidError`, or `SettingsError` where the project is missing."""
+    """The client of Gemini on Vertex AI; its connections are closed when it is let go, as in `openai`.
+
+    Raises `PaidError`, or `SettingsError` where the project is missing.
+    """
     require_paid(settings, f"Gemini on Vertex AI ({settings.gemini_model})")
     project = _project(settings)
     try:
@@ -74,7 +96,7 @@ def gemini(settings: Settings) -> genai.Client:
         from google.genai import types
     except ModuleNotFoundError as error:
         raise MissingDependencyError(EXTRA) from error
-    return genai.Client(
+    client = genai.Client(
         vertexai=True,
         project=project,
         location=settings.location,
@@ -86,6 +108,8 @@ def gemini(settings: Settings) -> genai.Client:
             retry_options=types.HttpRetryOptions(attempts=1),
         ),
     )
+    finalize(client, client._api_client.close)
+    return client
 
 
 def storage_client(settings: Settings) -> storage.Client:
@@ -96,6 +120,9 @@ def storage_client(settings: Settings) -> storage.Client:
         from google.cloud import storage
     except ModuleNotFoundError as error:
         raise MissingDependencyError(EXTRA) from error
+    # Or else it looks the bucket up beside each first request, on a thread of its own with retries of its own, for
+    # traces that nobody asked for, and needs a right (storage.buckets.get) that a user of objects lacks.
+    os.environ.setdefault("DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA", "true")
     options = {"api_endpoint": settings.gcs_base_url} if settings.gcs_base_url else None
     with google_errors(settings, "Cloud Storage"):  # no Application Default Credentials
         return storage.Client(project=project, credentials=_credentials(settings), client_options=options)
@@ -121,9 +148,18 @@ def parent(settings: Settings) -> str:
     return f"projects/{_project(settings)}/locations/{settings.location}"
 
 
-def session(settings: Settings) -> AuthorizedSession:
-    """For what no client of Vertex AI can do: HTTP requests with the right to do it. Raises `PaidError`."""
-    require_paid(settings, "Vertex AI")
+def post_iam(settings: Settings, host: str, method: str, body: Mapping[str, Any]) -> Any:
+    """What IAM's service on `host` answers to a `method` of the settings' service account: JSON. It has no client here.
+
+    Asked once; for `ask_google`. Raises `PaidError`, and `CloudError` where it refuses or cannot be read.
+    """
+    account = f"{settings.iam_base_url or f'https://{host}'}/v1/projects/-/serviceAccounts/{settings.service_account}"
+    return _call(settings, "IAM", "POST", f"{account}:{method}", body)
+
+
+def _call(settings: Settings, service: str, verb: str, address: str, body: Mapping[str, Any] | None = None) -> Any:
+    """The JSON that a service without a client here answers; asked once."""
+    require_paid(settings, service)
     try:
         import google.auth
         from google.auth.transport.requests import AuthorizedSession
@@ -131,9 +167,13 @@ def session(settings: Settings) -> AuthorizedSession:
         raise MissingDependencyError(EXTRA) from error
     credentials = _credentials(settings)
     if credentials is None:
-        with google_errors(settings):
-            credentials, _ = google.auth.default(scopes=["https://www.googleapis.com/auth/cloud-platform"])
-    return AuthorizedSession(credentials)  # type: ignore[no-untyped-call]
+        credentials, _ = google.auth.default(scopes=["https://www.googleapis.com/auth/cloud-platform"])
+    with AuthorizedSession(credentials) as session:  # type: ignore[no-untyped-call]
+        answer = session.request(verb, address, json=body, timeout=retry.TIMEOUT_S)
+    if not answer.ok:
+        raise refusal(service, answer.status_code, answer.text, answer.headers, settings)
+    with readable(service):
+        return answer.json()
 
 
 @contextmanager
@@ -214,10 +254,10 @@ def ask_google(
     return retry.ask(once, is_repeatable=is_repeatable, timeout=timeout, deadline=deadline)
 
 
-def find_google(settings: Settings, request: Callable[[], T]) -> T | None:
+def find_google(settings: Settings, request: Callable[[], T], *, service: str = "Vertex AI") -> T | None:
     """`ask_google`, with None for what is not there."""
     try:
-        return ask_google(settings, request)
+        return ask_google(settings, request, service=service)
     except CloudError as error:
         if error.status == _NOT_FOUND:
             return None

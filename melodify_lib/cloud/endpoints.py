@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from secrets import token_hex
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from melodify_lib.cloud import clients, labels, retry, tuned
 from melodify_lib.errors import CloudError, InputError, SettingsError
@@ -19,7 +20,7 @@ from melodify_lib.nouns import sha256
 
 if TYPE_CHECKING:
     from google.api_core.operation import Operation
-    from google.cloud.aiplatform_v1.types import Endpoint
+    from google.cloud.aiplatform_v1.types import Endpoint, Model
 
     from melodify_lib.settings import Settings
 
@@ -36,6 +37,7 @@ _CONFLICT = 409
 _DEDICATED = re.compile(r"[a-z0-9-]+\.[a-z0-9-]+-[0-9]+\.prediction\.vertexai\.goog")
 
 OnEvent = Callable[[str], None]
+T = TypeVar("T")
 
 
 def register(
@@ -50,13 +52,16 @@ def register(
     """Make `image` a version of the model `NAME`; its name, such as ``projects/…/models/melodify-musician@2``.
 
     `artifacts` is a gs:// folder that the container finds as ``AIP_STORAGE_URI``. The same image, artifacts and
-    environment are the same version, however often they are registered. Raises `CloudError`.
+    environment are the same version, however often they are registered; one that is just being registered is waited
+    for. Raises `CloudError`.
     """
     from google.cloud.aiplatform_v1 import ModelServiceClient
+    from google.cloud.aiplatform_v1.types import UploadModelResponse
 
     client = clients.vertex(settings, ModelServiceClient)
     request = sha256(json.dumps([image, artifacts, sorted((environment or {}).items())]).encode())[:32]
     name = f"{clients.parent(settings)}/models/{NAME}"
+    _wait_for_others(settings, client, name, UploadModelResponse, on_event)
     versions = clients.find_google(settings, lambda: list(client.list_model_versions(name=name, retry=None)))
     for version in versions or ():
         if version.labels.get(labels.REQUEST) == request:
@@ -76,13 +81,8 @@ def register(
         },
     }
     of_which = {"model_id": NAME} if versions is None else {"parent_model": name}
-    operation = clients.ask_google(
-        settings,
-        lambda: client.upload_model(
-            request={"parent": clients.parent(settings), "model": model, **of_which}, retry=None
-        ),
-        is_repeatable=False,
-    )
+    upload = {"parent": clients.parent(settings), "model": model, **of_which}
+    operation = _order(settings, lambda: client.upload_model(request=upload, retry=None), f"registering {image}")
     made = wait_for(settings, operation, f"registering {image}")
     on_event(f"registered: {made.model}@{made.model_version_id}")
     return f"{made.model}@{made.model_version_id}"
@@ -125,12 +125,13 @@ def deploy(
     that is deployed already, or is just being deployed, is not deployed again. `replicas` are at least and at most.
     """
     from google.cloud.aiplatform_v1 import EndpointServiceClient
+    from google.cloud.aiplatform_v1.types import DeployModelResponse
 
     if not 0 <= traffic <= 100:
         raise InputError(f"{traffic} percent of the traffic cannot be given; it must be between 0 and 100")
     client = clients.vertex(settings, EndpointServiceClient)
     endpoint = _endpoint(settings, client, on_event)
-    _wait_for_others(settings, client, endpoint, on_event)
+    _wait_for_others(settings, client, endpoint, DeployModelResponse, on_event)
     there = get(settings, endpoint)
     plain, _, version = model.partition("@")
     for one in there.deployed_models:
@@ -155,12 +156,12 @@ def deploy(
     share = traffic if there.deployed_models else 100
     split = {"0": share, **_scaled(dict(there.traffic_split.items()), 100 - share)}
     on_event(f"deploying {model} on {machine_type}")
-    operation = clients.ask_google(
+    operation = _order(
         settings,
         lambda: client.deploy_model(
             endpoint=endpoint, deployed_model=deployed, traffic_split=_without_zeros(split), retry=None
         ),
-        is_repeatable=False,
+        f"deploying {model}",
     )
     made = wait_for(settings, operation, f"deploying {model}")
     on_event(f"deployed: {made.deployed_model.id} in {endpoint}")
@@ -186,13 +187,13 @@ def undeploy(settings: Settings, endpoint: str, deployed: str) -> None:
     """
     from google.cloud.aiplatform_v1 import EndpointServiceClient
 
-    client = clients.vertex(settings, EndpointServiceClient)
-    there = clients.find_google(settings, lambda: client.get_endpoint(name=endpoint, retry=None))
+    there = find_endpoint(settings, endpoint)
     if there is None or deployed not in {one.id for one in there.deployed_models}:
         return
     rest = {key: value for key, value in there.traffic_split.items() if key != deployed}
-    if not any(rest.values()) and len(there.deployed_models) > 1:
+    if there.traffic_split.get(deployed) and not any(rest.values()) and len(there.deployed_models) > 1:
         raise InputError(f"{deployed} has all the traffic of {endpoint}; give it to others first (`split`)")
+    client = clients.vertex(settings, EndpointServiceClient)
     operation = clients.ask_google(
         settings,
         lambda: client.undeploy_model(
@@ -203,32 +204,83 @@ def undeploy(settings: Settings, endpoint: str, deployed: str) -> None:
 
 
 def delete_endpoint(settings: Settings, endpoint: str) -> bool:
-    """Delete an endpoint, with what it serves; False when it was not there."""
-    from google.cloud.aiplatform_v1 import EndpointServiceClient
+    """Delete an endpoint that carries our labels, with what it serves; False when it was not there.
 
-    client = clients.vertex(settings, EndpointServiceClient)
-    there = clients.find_google(settings, lambda: client.get_endpoint(name=endpoint, retry=None))
+    What is under way there is waited for. Raises `InputError` for one that is not ours, and deletes nothing.
+    """
+    from google.cloud.aiplatform_v1 import EndpointServiceClient
+    from google.cloud.aiplatform_v1.types import DeployModelResponse
+
+    there = find_endpoint(settings, endpoint)
     if there is None:
         return False
+    _require_ours(there)
+    with suppress(CloudError):  # a deployment that failed leaves nothing
+        client = clients.vertex(settings, EndpointServiceClient)
+        _wait_for_others(settings, client, endpoint, DeployModelResponse, lambda text: None)
+    there = get(settings, endpoint)
     for one in sorted(there.deployed_models, key=lambda one: there.traffic_split.get(one.id, 0)):  # the busiest last
         undeploy(settings, endpoint, one.id)
-    return _delete(settings, lambda: client.delete_endpoint(name=endpoint, retry=None), endpoint)
+    return _delete_endpoint(settings, endpoint)
 
 
 def delete_model(settings: Settings, model: str) -> bool:
-    """Delete a model with all its versions; False when it was not there."""
-    from google.cloud.aiplatform_v1 import ModelServiceClient
+    """Delete a model that carries our labels, with all its versions; False when it was not there.
 
-    client = clients.vertex(settings, ModelServiceClient)
-    return _delete(settings, lambda: client.delete_model(name=model.partition("@")[0], retry=None), model)
+    Raises `InputError` for one that is not ours, and deletes nothing.
+    """
+    there = find_model(settings, model.partition("@")[0])
+    if there is None:
+        return False
+    _require_ours(there)
+    return _delete_model(settings, model)
+
+
+def withdraw(settings: Settings, endpoint: str, model: str) -> list[str]:
+    """Take `model` off `endpoint` and delete both, but not an endpoint that serves others too; names of what went.
+
+    What is gone already is passed over. No labels are asked for: it is for a caller who knows whose both are, such as
+    from the job that made them.
+    """
+    there = find_endpoint(settings, endpoint)
+    for one in there.deployed_models if there is not None else ():
+        if tuned.own(one.model, "models", settings) == tuned.own(model, "models", settings):
+            undeploy(settings, endpoint, one.id)
+    deleted = []
+    there = find_endpoint(settings, endpoint)
+    if there is not None and not there.deployed_models and _delete_endpoint(settings, endpoint):
+        deleted.append(endpoint)
+    if _delete_model(settings, model):
+        deleted.append(model)
+    return deleted
 
 
 def get(settings: Settings, endpoint: str) -> Endpoint:
-    """The endpoint, with what it serves."""
+    """The endpoint, with what it serves.
+
+    Raises `InputError` for a name that is not of the settings' project and place, and `CloudError`, of status 404
+    where there is none.
+    """
+    found = find_endpoint(settings, endpoint)
+    if found is None:
+        raise CloudError(f"there is no {endpoint} (404); deploy one, or see `melodify cloud list`", status=404)
+    return found
+
+
+def find_endpoint(settings: Settings, endpoint: str) -> Endpoint | None:
+    """As `get`; None where there is none."""
     from google.cloud.aiplatform_v1 import EndpointServiceClient
 
     client = clients.vertex(settings, EndpointServiceClient)
-    return clients.ask_google(settings, lambda: client.get_endpoint(name=endpoint, retry=None))
+    return clients.find_google(settings, lambda: _get(settings, client.get_endpoint, endpoint))
+
+
+def find_model(settings: Settings, model: str) -> Model | None:
+    """The model as Model Registry has it; None where there is none. Raises as `get`."""
+    from google.cloud.aiplatform_v1 import ModelServiceClient
+
+    client = clients.vertex(settings, ModelServiceClient)
+    return clients.find_google(settings, lambda: _get(settings, client.get_model, model))
 
 
 def predict(settings: Settings, endpoint: Endpoint, instances: Sequence[Mapping[str, Any]]) -> list[Any]:
@@ -298,7 +350,7 @@ def wait_for(settings: Settings, operation: Operation, what: str) -> Any:
 def _endpoint(settings: Settings, client: Any, on_event: OnEvent) -> str:
     """Name of the endpoint, made if it is not there."""
     name = f"{clients.parent(settings)}/endpoints/{NAME}"
-    if clients.find_google(settings, lambda: client.get_endpoint(name=name, retry=None)) is not None:
+    if find_endpoint(settings, name) is not None:
         return name
     new = {"display_name": NAME, "labels": labels.labels(settings, run=token_hex(8), request=NAME)}
     try:
@@ -316,17 +368,61 @@ def _endpoint(settings: Settings, client: Any, on_event: OnEvent) -> str:
     return name
 
 
-def _wait_for_others(settings: Settings, client: Any, endpoint: str, on_event: OnEvent) -> None:
-    """Until nobody changes the endpoint any more: a deployment that was ordered before may be under way."""
-    from google.api_core import operation as operations
-    from google.cloud.aiplatform_v1.types import DeployModelResponse
+def _wait_for_others(settings: Settings, client: Any, name: str, response: Any, on_event: OnEvent) -> None:
+    """Until nobody changes the endpoint or model `name` any more: what a client that is gone ordered may be under way.
 
-    running = clients.ask_google(settings, lambda: client.list_operations({"name": endpoint}))
-    for one in running.operations:
+    `response` is the type of what such an order gives.
+    """
+    from google.api_core import operation as operations
+
+    running = clients.find_google(settings, lambda: client.list_operations({"name": name}))
+    for one in running.operations if running is not None else ():
         if not one.done:
             on_event(f"waiting for {one.name}")
-            found = operations.from_gapic(one, client.transport.operations_client, DeployModelResponse)
-            wait_for(settings, found, one.name)
+            wait_for(settings, operations.from_gapic(one, client.transport.operations_client, response), one.name)
+
+
+def _order(settings: Settings, request: Callable[[], Operation], what: str) -> Operation:
+    """What `request` sets going, sent once. Raises `CloudError`, which says so where another was faster."""
+    try:
+        return clients.ask_google(settings, request, is_repeatable=False)
+    except CloudError as error:
+        if error.status != _CONFLICT:
+            raise
+        raise CloudError(f"{what}: another does the same at this moment; try again in a minute", status=409) from None
+
+
+def _get(settings: Settings, request: Callable[..., T], name: str) -> T:
+    """What `request` finds under `name`. An answer that is about something else is none."""
+    kind = name.split("/")[-2] if "/" in name else ""
+    wanted = tuned.own(name, kind, settings)
+    if wanted is None:
+        raise InputError(f"{name!r} is not of project {settings.project!r} in {settings.location}")
+    found: Any = request(name=wanted, retry=None)
+    if tuned.own(found.name, kind, settings) != wanted:
+        raise CloudError(f"the answer of Vertex AI cannot be read: {wanted} was asked for, not {found.name!r}")
+    return cast(T, found)
+
+
+def _require_ours(there: Endpoint | Model) -> None:
+    if labels.RUN not in there.labels:
+        raise InputError(
+            f"{there.name} ({there.display_name!r}) has no label {labels.RUN}, so Melodify did not make it: not deleted"
+        )
+
+
+def _delete_endpoint(settings: Settings, endpoint: str) -> bool:
+    from google.cloud.aiplatform_v1 import EndpointServiceClient
+
+    client = clients.vertex(settings, EndpointServiceClient)
+    return _delete(settings, lambda: client.delete_endpoint(name=endpoint, retry=None), endpoint)
+
+
+def _delete_model(settings: Settings, model: str) -> bool:
+    from google.cloud.aiplatform_v1 import ModelServiceClient
+
+    client = clients.vertex(settings, ModelServiceClient)
+    return _delete(settings, lambda: client.delete_model(name=model.partition("@")[0], retry=None), model)
 
 
 def _delete(settings: Settings, request: Callable[[], Operation], name: str) -> bool:

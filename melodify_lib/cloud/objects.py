@@ -46,14 +46,22 @@ def download_folder(settings: Settings, uri: str, folder: Path, patterns: Sequen
 
 
 def list_names(settings: Settings, uri: str) -> list[str]:
-    """Names right under a gs:// address. Raises `CloudError`."""
+    """Names right under a gs:// address, page by page: all may take longer than one answer. Raises `CloudError`."""
     bucket, prefix = split(uri)
+    client = storage_client(settings)
+    names: list[str] = []
+    token: str | None = None
 
-    def names() -> list[str]:
-        blobs = storage_client(settings).list_blobs(bucket, prefix=prefix, delimiter="/", retry=None)
-        return [blob.name.removeprefix(prefix) for blob in blobs]
+    def page() -> tuple[list[str], str | None]:
+        blobs = client.list_blobs(bucket, prefix=prefix, delimiter="/", page_token=token, retry=None)
+        found = [blob.name.removeprefix(prefix) for blob in next(blobs.pages, ())]
+        return found, blobs.next_page_token
 
-    return ask_google(settings, names, service="Cloud Storage")
+    while True:
+        found, token = ask_google(settings, page, service="Cloud Storage")
+        names += found
+        if token is None:
+            return names
 
 
 def read(settings: Settings, uri: str, most: int) -> bytes:

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from melodify_lib.cloud import clients, endpoints, labels, tuned
-from melodify_lib.errors import MelodifyError
+from melodify_lib.cloud import clients, endpoints, jobs, labels, tuned
+from melodify_lib.errors import CloudError, MelodifyError
 from melodify_lib.tables import read_yaml
 
 if TYPE_CHECKING:
+    from google.genai.types import TuningJob
+
     from melodify_lib.settings import Settings
 
 MACHINES = Path(__file__).with_name("machines.yaml")
 _RUNNING = ("PENDING", "RUNNING", "QUEUED")
+_BUSY = (*_RUNNING, "CANCELLING")
+CANCELLING_S = 600.0
+"""How long a job may take to end when it is cancelled: its tasks' machines are stopped first."""
 
 
 @dataclass(frozen=True)
@@ -104,36 +110,34 @@ def _pipeline_jobs(settings: Settings) -> list[Resource]:
     found = clients.ask_google(
         settings, lambda: list(client.list_pipeline_jobs(parent=clients.parent(settings), retry=None))
     )
-    return [_resource("pipeline job", one, one.state.name.removeprefix("PIPELINE_STATE_")) for one in _ours(found)]
+    return [_resource("pipeline job", one, _state(one)) for one in _ours(found)]
 
 
 def _tuning_jobs(settings: Settings) -> list[Resource]:
     """Jobs that run, and those whose model is still there."""
-    client = clients.gemini(settings)
-    found = clients.ask_google(settings, lambda: list(client.tunings.list(config={"page_size": 100})))
     resources = []
-    for job in found:
+    for job in jobs.all_jobs(settings, clients.gemini(settings)):
         if labels.RUN not in (job.labels or {}):
             continue
-        made = job.tuned_model
-        said = ((made.endpoint, "endpoints"), (made.model, "models")) if made is not None else ()
-        parts = tuple(name for part, kind in said if (name := tuned.own(part or "", kind, settings)))
-        there = tuple(name for name in parts if _is_there(settings, name))
-        if there or not job.has_ended:
+        parts = _parts(settings, job)
+        is_there = bool(parts) and endpoints.find_model(settings, parts[1]) is not None  # it goes last
+        if is_there or not job.has_ended:
             state = job.state.value.removeprefix("JOB_STATE_") if job.state is not None else "UNKNOWN"
-            resources.append(_resource("tuning job", job, state, parts=there))
+            resources.append(_resource("tuning job", job, state, parts=parts))
     return resources
 
 
-def _is_there(settings: Settings, name: str) -> bool:
-    from google.cloud.aiplatform_v1 import EndpointServiceClient, ModelServiceClient
+def _parts(settings: Settings, job: TuningJob) -> tuple[str, ...]:
+    """Endpoint and model that a tuning job made; nothing before it has."""
+    if job.tuned_model is None:
+        return ()
+    endpoint = tuned.own(job.tuned_model.endpoint or "", "endpoints", settings)
+    model = tuned.own(job.tuned_model.model or "", "models", settings)
+    return (endpoint, model) if endpoint and model else ()
 
-    def get() -> object:
-        if "/endpoints/" in name:
-            return clients.vertex(settings, EndpointServiceClient).get_endpoint(name=name, retry=None)
-        return clients.vertex(settings, ModelServiceClient).get_model(name=name, retry=None)
 
-    return clients.find_google(settings, get) is not None
+def _state(job: Any) -> str:
+    return str(job.state.name).removeprefix("PIPELINE_STATE_")
 
 
 def _ours(found: Iterable[Any]) -> list[Any]:
@@ -173,8 +177,17 @@ def _clean_pipeline_job(settings: Settings, one: Resource) -> None:
     from google.cloud.aiplatform_v1 import PipelineServiceClient
 
     client = clients.vertex(settings, PipelineServiceClient)
+
+    def get() -> Any:
+        return client.get_pipeline_job(name=one.name, retry=None)
+
     if one.state in _RUNNING:
         clients.ask_google(settings, lambda: client.cancel_pipeline_job(name=one.name, retry=None))
+    until = time.monotonic() + CANCELLING_S
+    while (state := _state(clients.ask_google(settings, get))) in _BUSY:
+        if time.monotonic() > until:
+            raise CloudError(f"it is {state} {CANCELLING_S:g} s after it was cancelled; try again later")
+        time.sleep(endpoints.POLL_S)
     operation = clients.ask_google(settings, lambda: client.delete_pipeline_job(name=one.name, retry=None))
     endpoints.wait_for(settings, operation, f"deleting {one.name}")
 
@@ -183,9 +196,9 @@ def _clean_tuning_job(settings: Settings, one: Resource) -> None:
     if one.state in _RUNNING:
         client = clients.gemini(settings)
         clients.ask_google(settings, lambda: client.tunings.cancel(name=one.name))
-    for part in one.parts:
-        delete = endpoints.delete_endpoint if "/endpoints/" in part else endpoints.delete_model
-        delete(settings, part)
+    if one.parts:
+        endpoint, model = one.parts
+        endpoints.withdraw(settings, endpoint, model)
 
 
 _CLEAN: dict[str, Callable[[Settings, Resource], object]] = {

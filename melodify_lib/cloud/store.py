@@ -7,9 +7,10 @@ import mimetypes
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from melodify_lib.cloud import clients, retry
+from melodify_lib.cloud import clients
 from melodify_lib.cloud.objects import split
 from melodify_lib.errors import CloudError, SettingsError, StoreError
 from melodify_lib.store import check_name, is_name
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 LINK_LASTS = timedelta(hours=1)
-WRITES_MAX = 5
-"""How often an object that others write at the same time is written anew."""
 TRANSFER_S = 600.0
 """How long one upload or download may take."""
 CHUNK_BYTES = 8 * 2**20
@@ -44,12 +43,17 @@ class GcsStore:
         self._bucket = clients.storage_client(settings).bucket(bucket)
 
     def put(self, name: str, data: bytes) -> str:
-        """As `Store.put`. Written over the generation that was seen, so that it can be sent again after any failure."""
+        """As `Store.put`: of two who write one name at the same time, the last one's bytes stay, whole, as in a folder.
+
+        `data` is written over the generation that was there at first, and over no later one: so it can be sent again
+        after any failure, and never covers what somebody else wrote in the meantime.
+        """
         blob = self._blob(name)
-        for _ in range(WRITES_MAX):
-            if self._ask(lambda: self._upload(blob, data)):
-                return self.address(name)
-        raise StoreError(f"others write {self.address(name)} at the same time; try again")
+        blob.chunk_size = CHUNK_BYTES  # not of a download, which is only compared with its checksum when it is whole
+        generation = self._ask(lambda: self._generation(blob))
+        while not self._ask(partial(self._upload, blob, data, generation)):
+            generation = 0
+        return self.address(name)
 
     def get(self, name: str) -> bytes:
         """As `Store.get`; compared with its checksum."""
@@ -114,25 +118,28 @@ class GcsStore:
 
     def _blob(self, name: str) -> Blob:
         check_name(name)
-        return self._bucket.blob(self._prefix + name, chunk_size=CHUNK_BYTES)
+        return self._bucket.blob(self._prefix + name)
 
-    def _upload(self, blob: Blob, data: bytes) -> bool:
-        """Is `data` there now? Not when somebody else wrote something else meanwhile."""
+    def _generation(self, blob: Blob) -> int:
+        """Of what is there; 0 where nothing is, which is what Cloud Storage calls it in a precondition."""
+        there = self._bucket.get_blob(blob.name, retry=None)
+        return int(there.generation) if there is not None else 0
+
+    def _upload(self, blob: Blob, data: bytes, generation: int) -> bool:
+        """Write over `generation`. False where somebody deleted it meanwhile: then it is to be written anew."""
         from google.api_core.exceptions import PreconditionFailed
         from google.cloud.storage.retry import DEFAULT_RETRY
 
-        there = self._bucket.get_blob(blob.name, retry=None)
         try:
             blob.upload_from_string(
                 data,
                 content_type=mimetypes.guess_type(blob.name)[0] or "application/octet-stream",
-                if_generation_match=there.generation if there is not None else 0,
+                if_generation_match=generation,
                 checksum="crc32c",
                 retry=DEFAULT_RETRY if len(data) > CHUNK_BYTES else None,  # only so does it go on after a piece
             )
-        except PreconditionFailed:  # another's, or our own whose answer was lost
-            there = self._bucket.get_blob(blob.name, retry=None)
-            return there is not None and (there.crc32c, there.size) == (_crc32c(data), len(data))
+        except PreconditionFailed:  # our own, whose answer was lost, or that of another who came after us
+            return self._generation(blob) != 0
         if blob.crc32c != _crc32c(data):
             blob.delete(if_generation_match=blob.generation, retry=None)
             raise CloudError(f"{self.address(blob.name.removeprefix(self._prefix))} did not arrive whole; try again")
@@ -169,15 +176,7 @@ def _signing(settings: Settings) -> Signing:
 
 
 def _sign_blob(settings: Settings, message: bytes) -> bytes:
-    """``projects.serviceAccounts.signBlob`` of the IAM Service Account Credentials API, which has no client here."""
-    base = settings.iam_base_url or "https://iamcredentials.googleapis.com"
-    with clients.session(settings) as session:
-        response = session.post(
-            f"{base}/v1/projects/-/serviceAccounts/{settings.service_account}:signBlob",
-            json={"payload": base64.b64encode(message).decode()},
-            timeout=retry.TIMEOUT_S,
-        )
-    if not response.ok:
-        raise clients.refusal("IAM", response.status_code, response.text, response.headers, settings)
+    payload = {"payload": base64.b64encode(message).decode()}
+    answer = clients.post_iam(settings, "iamcredentials.googleapis.com", "signBlob", payload)
     with clients.readable("IAM"):
-        return base64.b64decode(response.json()["signedBlob"], validate=True)
+        return base64.b64decode(answer["signedBlob"], validate=True)

@@ -11,16 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from melodify_lib.cloud import clients, endpoints
 from melodify_lib.errors import InputError, ModelError
-from melodify_lib.music.finish import check_request
+from melodify_lib.music.finish import SEED_LIMIT, check_request
 from melodify_lib.nouns import MusicDescription, StageVersion, Track, TrackCard, sha256
 from melodify_lib.store import name_in, open_store
 
 if TYPE_CHECKING:
     from melodify_lib.settings import Settings
     from melodify_lib.stages import OnProgress
-
-SEED_LIMIT = 2**53
-"""Whole numbers travel as floats."""
 
 
 def from_settings(settings: Settings) -> EndpointMusician:

@@ -22,6 +22,8 @@ LOUDNESS_LUFS = -14.0
 TRUE_PEAK_DBTP = -1.0
 """Ceiling that EBU R 128 recommends, so that lossy encoders do not clip."""
 SECONDS_MIN, SECONDS_MAX = 4.0, 300.0
+SEED_LIMIT = 2**53
+"""Of a seed that is sent to Vertex AI, where whole numbers are doubles."""
 
 
 def check_request(seconds: float, seed: int, shortest: float = SECONDS_MIN) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from secrets import token_hex
 from typing import TYPE_CHECKING
 
-from melodify_lib.cloud import clients, labels
+from melodify_lib.cloud import clients, jobs, labels
 from melodify_lib.cloud.prices import BYTES_A_TOKEN, price, require_budget
 from melodify_lib.cloud.tuned import CARD_FILE, VertexCard
 from melodify_lib.dataset.checks import MAX_VALIDATION_EXAMPLES
@@ -87,10 +87,10 @@ class VertexTuner:
     ) -> TuningResult:
         """Tune on `train`, wait for it, and write ``vertex.json`` into the folder `out`.
 
-        `on_progress` is called with epochs done and in all. An interrupt cancels the job. A watcher that is
-        killed or loses the connection leaves it running: the same call finds it. Raises `BudgetError`
-        before anything is sent, or when the service counts more tokens than the budget has room for, and
-        `CloudError` when the job fails.
+        `on_progress` is called with epochs done and in all. An interrupt, whoever sends it (a notebook's time limit
+        too), cancels the job: nobody waits for it any more. A watcher that is killed or loses the connection leaves it
+        running: the same call finds it. Raises `BudgetError` before anything is sent, or when the service counts more
+        tokens than the budget has room for, and `CloudError` when the job fails.
         """
         started = time.perf_counter()
         order = self._order(train, validation)
@@ -130,7 +130,7 @@ class VertexTuner:
 
     def _find(self, order: _Order) -> types.TuningJob | None:
         """The newest job of the same order that is not lost: running, or with a model that is still there."""
-        for job in self._jobs():
+        for job in jobs.all_jobs(self.settings, self.client):
             if (job.labels or {}).get(labels.REQUEST) != order.label:
                 continue
             if job.has_succeeded and self._is_served(job):
@@ -144,10 +144,6 @@ class VertexTuner:
     def _is_served(self, job: types.TuningJob) -> bool:
         """Is the job's model still there?"""
         return clients.find_google(self.settings, lambda: self.client.models.get(model=_model(job))) is not None
-
-    def _jobs(self) -> list[types.TuningJob]:
-        """All tuning jobs, the newest first."""
-        return clients.ask_google(self.settings, lambda: list(self.client.tunings.list(config={"page_size": 100})))
 
     def _submit(self, order: _Order) -> types.TuningJob:
         """Upload and order the job, if the budget allows it."""
@@ -178,7 +174,7 @@ class VertexTuner:
             config=config,
         )
         try:
-            with warnings.catch_warnings(), redirect_stdout(sys.stderr):  # see _look
+            with warnings.catch_warnings(), redirect_stdout(sys.stderr):  # as in `jobs`
                 warnings.simplefilter("ignore")  # "experimental", though there is no other way
                 # An order whose answer was lost may have been taken.
                 job: types.TuningJob = clients.ask_google(self.settings, order_it, is_repeatable=False)
@@ -198,7 +194,7 @@ class VertexTuner:
         """
         rivals = [
             one
-            for one in self._jobs()
+            for one in jobs.all_jobs(self.settings, self.client)
             if (one.labels or {}).get(labels.REQUEST) == order.label
             and (one.name == job.name or (not one.has_ended and _state(one) != "CANCELLING"))
         ]
@@ -251,7 +247,7 @@ class VertexTuner:
                     is_cancelled = True
                     self._cancel(name)
                 time.sleep(POLL_S)
-                job = self._look(name)
+                job = jobs.get_job(self.settings, self.client, name)
         except KeyboardInterrupt:
             if not is_cancelled:
                 self._cancel(name)
@@ -264,12 +260,6 @@ class VertexTuner:
         if not job.has_succeeded:
             message = redact(" ".join((job.error.message or "").split()), self.settings) if job.error else ""
             raise CloudError(f"the tuning job {_state(job).lower()}: {message or 'no reason given'} ({name})")
-        return job
-
-    def _look(self, name: str) -> types.TuningJob:
-        """The job as it is. Where IPython was imported the client prints a button; standard output is the caller's."""
-        with redirect_stdout(sys.stderr):
-            job: types.TuningJob = clients.ask_google(self.settings, lambda: self.client.tunings.get(name=name))
         return job
 
     def _is_too_dear(self, job: types.TuningJob, order: _Order) -> bool:

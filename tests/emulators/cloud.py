@@ -1,4 +1,4 @@
-"""The whole cloud on this machine: OpenAI, Vertex AI, Cloud Storage and IAM, and the settings that reach them.
+"""The whole cloud on this machine (OpenAI, Vertex AI, Cloud Storage, IAM, Secret Manager), and settings that reach it.
 
 python -m emulators                       # starts it, says how to use it, and waits
 python -m emulators melodify doctor       # starts it for one command
@@ -23,6 +23,7 @@ from melodify_lib.settings import Settings
 
 PROJECT = "melodify"
 ACCOUNT = "melodify@melodify.iam.gserviceaccount.com"
+SECRET = f"projects/{PROJECT}/secrets/openai/versions/latest"
 IMAGE = "us-central1-docker.pkg.dev/melodify/melodify/serving:local"
 
 
@@ -58,10 +59,13 @@ def cloud() -> Iterator[Cloud]:
             "MELODIFY_GCS_BASE_URL": gcs_url,
             "MELODIFY_IAM_BASE_URL": iam.url,
             "MELODIFY_RESOURCE_MANAGER_BASE_URL": iam.url,
+            "MELODIFY_SECRET_MANAGER_BASE_URL": iam.url,
+            "MELODIFY_OPENAI_SECRET": SECRET,
             "MELODIFY_SERVICE_ACCOUNT": ACCOUNT,
             "MELODIFY_IMAGE": IMAGE,
         }
-        vertex.machine = environment
+        iam.secrets[SECRET] = key
+        vertex.machine = {name: value for name, value in environment.items() if name != "MELODIFY_OPENAI_API_KEY"}
         yield Cloud(iam, openai, vertex, environment)
 
 

@@ -1,4 +1,7 @@
-"""IAM on this machine: signBlob, with a key that nobody else has; what is granted on the project and the account."""
+"""IAM on this machine: signBlob, with a key that nobody else has; what is granted on the project and the account.
+
+And Secret Manager, which gives what is in `secrets`, by the name of the version.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,7 @@ class IamEmulator(Emulator):
 
     def __init__(self, token: str, account: str) -> None:
         self.token, self.account = token, account
+        self.secrets: dict[str, str] = {}
         self.denied: set[str] = set()
         self.granted_on_account: set[str] = set()
         self._key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -38,6 +42,14 @@ class IamEmulator(Emulator):
         payload = base64.b64decode(request.body["payload"], validate=True)
         signed = self._key.sign(payload, padding.PKCS1v15(), hashes.SHA256())
         return {"keyId": "1", "signedBlob": base64.b64encode(signed).decode()}
+
+    @route("GET", r"/v1/(?P<name>projects/[^/]+/secrets/[^/]+/versions/[^/:]+):access")
+    def access_secret(self, request: Request, name: str) -> Any:
+        if request.headers.get("authorization") != f"Bearer {self.token}":
+            raise Refused(401, "Request had invalid authentication credentials")
+        if name not in self.secrets:
+            raise Refused(404, f"Secret [{name}] not found or has no versions.")
+        return {"name": name, "payload": {"data": base64.b64encode(self.secrets[name].encode()).decode()}}
 
     @route("POST", r"/v3/projects/[^/:]+:testIamPermissions")
     def test_project(self, request: Request) -> Any:

@@ -20,7 +20,7 @@ def main(folder: Path, cache: Path) -> dict[str, Any]:
     spec = job["pipelineSpec"]
     types = {name: one["parameterType"] for name, one in spec["root"]["inputDefinitions"]["parameters"].items()}
     parameters = {
-        name: int(value) if types[name] == "NUMBER_INTEGER" else value
+        name: int(float(value)) if types[name] == "NUMBER_INTEGER" else value
         for name, value in job["runtimeConfig"]["parameterValues"].items()
     }
     output = spec["root"]["dag"]["outputs"]["artifacts"]["Output"]["artifactSelectors"][0]

@@ -13,12 +13,13 @@ from typing import Any, Self
 
 import requests
 
-Fault = str | dict[str, Any] | None
+Fault = str | dict[str, Any] | threading.Event | None
 
 
 class Proxy:
     """Forwards to `target`. Each request takes the first of `faults`, which says what becomes of it: None, a status
-    with a body, or a word. One that answers None stays for the next request. `hit` counts what was spoilt.
+    with a body, an event until which it waits, or a word. One that answers None stays for the next request. `hit`
+    counts what was spoilt.
 
     reset               the connection is reset before the request is forwarded
     cut the request     half of the request is forwarded, then both connections are closed
@@ -73,6 +74,8 @@ def _handler(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
                 headers = {"Retry-After": fault["retry_after"]} if "retry_after" in fault else {}
                 self.reply(fault["status"], {**headers, "Content-Type": "application/json"}, text)
                 return
+            if isinstance(fault, threading.Event):
+                fault.wait(60)
             if fault == "reset":
                 self.reset()
                 return

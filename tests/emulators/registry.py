@@ -43,6 +43,7 @@ class RegistryRoutes:
     machine: dict[str, str]
     authorise: Callable[[Request], None]
     next_id: Callable[[], str]
+    hold: threading.Event
 
     def __init__(self) -> None:
         self.versions: dict[str, list[dict[str, Any]]] = {}
@@ -69,16 +70,21 @@ class RegistryRoutes:
             self._model(name)
         else:
             name = f"{parent}/models/{body.get('modelId') or self.next_id()}"
-            if name in self.models:
+            if name in self.models or self._running(name):
                 raise Refused(409, f"{name} already exists")
-        versions = self.versions.setdefault(name, [])
-        number = str(len(versions) + 1)
-        aliases = [*model.get("versionAliases", []), *([] if versions else ["default"])]
-        made = {**model, "name": name, "versionId": number, "versionAliases": [], "createTime": now()}
-        versions.append(made)
-        self._move_aliases(name, made, aliases)
-        self.models[name] = made
-        return self.operation(parent, "UploadModelResponse", lambda: {"model": name, "modelVersionId": number})
+
+        def upload() -> dict[str, Any]:
+            self.hold.wait(60)
+            versions = self.versions.setdefault(name, [])
+            number = str(len(versions) + 1)
+            aliases = [*model.get("versionAliases", []), *([] if versions else ["default"])]
+            made = {**model, "name": name, "versionId": number, "versionAliases": [], "createTime": now()}
+            versions.append(made)
+            self._move_aliases(name, made, aliases)
+            self.models[name] = made
+            return {"model": name, "modelVersionId": number}
+
+        return self.operation(parent, "UploadModelResponse", upload, of=name)
 
     @route("GET", PARENT + rf"/models/(?P<which>{ID}(?:@[a-z0-9-]+)?)")
     def get_model(self, request: Request, parent: str, which: str) -> Any:
@@ -225,27 +231,28 @@ class RegistryRoutes:
             "modelVersionId": model["modelVersionId"],
         }
 
-    @route("GET", r"/(?:v1|ui)/(?P<parent>projects/[^/]+/locations/[^/]+)/operations/(?P<number>\d+)")
-    def get_operation(self, request: Request, parent: str, number: str) -> Any:
+    @route("GET", rf"/(?:v1|ui)/(?P<name>projects/[^/]+/locations/[^/]+(?:/(?:endpoints|models)/{ID})?/operations/\d+)")
+    def get_operation(self, request: Request, name: str) -> Any:
         """Done, at the earliest, when it is looked at for the second time."""
         self.authorise(request)
-        if number not in self._operations:
-            raise Refused(404, f"operation {number} is not found")
-        return self._look(number)
+        if name not in self._operations:
+            raise Refused(404, f"{name} is not found")
+        return self._look(name)
 
-    @route("GET", rf"/(?:v1|ui)/(?P<of>projects/[^/]+/locations/[^/]+/endpoints/{ID})/operations")
+    @route("GET", rf"/(?:v1|ui)/(?P<of>projects/[^/]+/locations/[^/]+/(?:endpoints|models)/{ID})/operations")
     def list_operations(self, request: Request, of: str) -> Any:
         self.authorise(request)
-        self._endpoint(of)
-        return {"operations": [self._look(number) for number, one in self._operations.items() if one["of"] == of]}
+        found = [name for name in self._operations if name.startswith(f"{of}/operations/")]
+        if not found and of not in self.endpoints and of not in self.models:
+            raise Refused(404, f"{of} is not found.")
+        return {"operations": [self._look(name) for name in found]}
 
     def operation(
         self, parent: str, kind: str, work: Callable[[], dict[str, Any]] = dict, of: str = ""
     ) -> dict[str, Any]:
-        """Begin `work`, which gives the fields of a response of the kind."""
-        number = self.next_id()
-        one: dict[str, Any] = {"looks": 0, "of": of, "name": f"{parent}/operations/{number}", "done": {}}
-        self._operations[number] = one
+        """Begin `work` on the resource `of`, which gives the fields of a response of the kind."""
+        one: dict[str, Any] = {"looks": 0, "name": f"{of or parent}/operations/{self.next_id()}", "done": {}}
+        self._operations[one["name"]] = one
 
         def run() -> None:
             try:
@@ -258,8 +265,11 @@ class RegistryRoutes:
         one["thread"].start()
         return {"name": one["name"], "done": False}
 
-    def _look(self, number: str) -> dict[str, Any]:
-        one = self._operations[number]
+    def _running(self, of: str) -> bool:
+        return any(name.startswith(f"{of}/") and not one["done"] for name, one in self._operations.items())
+
+    def _look(self, name: str) -> dict[str, Any]:
+        one = self._operations[name]
         one["looks"] += 1
         if one["looks"] < 2 or not one["done"]:
             return {"name": one["name"], "done": False}

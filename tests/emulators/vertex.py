@@ -49,7 +49,7 @@ _CONTENT_FIELDS = {
 class VertexEmulator(LyriaRoutes, PipelineRoutes, RegistryRoutes, Emulator):
     """`respond` is the untuned model: the user's text → answer, a JSON value or, for what is not JSON, a text.
 
-    Jobs wait before they train while `hold` is cleared.
+    Jobs wait before they train, and uploads before they are versions, while `hold` is cleared.
     """
 
     def __init__(self, respond: Callable[[str], Any], token: str, gcs_url: str = "") -> None:
@@ -180,6 +180,7 @@ class VertexEmulator(LyriaRoutes, PipelineRoutes, RegistryRoutes, Emulator):
         self.endpoints[endpoint] = {
             "name": endpoint,
             "displayName": job["tunedModelDisplayName"],
+            "labels": job["labels"],
             "deployedModels": [{"id": self.next_id(), "model": model}],
         }
         job["tunedModel"] = {"model": f"{model}@1", "endpoint": endpoint}

@@ -16,6 +16,7 @@ from rest_framework.pagination import CursorPagination
 from rest_framework.permissions import AllowAny, IsAuthenticated
 from rest_framework.request import Request
 from rest_framework.response import Response
+from rest_framework.views import APIView
 
 from web.tracks import files, jobs, limits
 from web.tracks.models import State, Track
@@ -51,6 +52,20 @@ def _problems(*codes: int) -> dict[Any, Any]:
 class Pages(CursorPagination):
     page_size = 20
     ordering = "-created"
+
+
+class TokenView(APIView):
+    """A token, by which a program's tracks are its own. Nothing is kept of it here."""
+
+    throttle_classes = (limits.RequestThrottle,)
+
+    @extend_schema(
+        request=None,
+        responses={201: inline_serializer("Token", {"token": serializers.CharField()}), **_problems()},
+    )
+    def post(self, request: Request) -> Response:
+        """A new token, for the header ``Authorization: Bearer …``."""
+        return Response({"token": Visitor.new().key}, 201)
 
 
 class TrackViewSet(viewsets.GenericViewSet[Track]):
@@ -108,6 +123,8 @@ class TrackViewSet(viewsets.GenericViewSet[Track]):
         asked = NewTrack(data=request.data)
         asked.is_valid(raise_exception=True)
         visitor = request.user if isinstance(request.user, Visitor) else None
+        if visitor is None and "Idempotency-Key" in request.headers:
+            raise NotAuthenticated("an Idempotency-Key is somebody's: get a token first, POST /api/v1/token/")
         owner = visitor or Visitor.new()
         picture = limits.read_picture(asked.validated_data["image"])
         track, _ = jobs.create(

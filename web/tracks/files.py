@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+from functools import lru_cache
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -15,6 +16,7 @@ from werkzeug.http import parse_etags
 from whitenoise.responders import SlicedFile
 
 from melodify_lib.errors import StoreError
+from melodify_lib.nouns import TrackCard
 from melodify_lib.settings import Settings
 from melodify_lib.store import Store, open_store
 from web.tracks.models import Track
@@ -49,11 +51,26 @@ def put_picture(track_id: str, picture: Image.Image) -> None:
     where.put(kept + PREVIEW, encoded(preview, "WEBP", quality=80))
 
 
+@lru_cache(maxsize=4096)
+def preview_size(track_id: str) -> tuple[int, int]:
+    """Width and height, so that a page keeps the room before the picture is there."""
+    try:
+        with Image.open(io.BytesIO(store().get(prefix(track_id) + PREVIEW))) as picture:
+            return picture.size
+    except (StoreError, OSError):  # deleted a moment ago
+        return (4, 3)
+
+
 def copy_picture(source: str, target: str) -> None:
     """Give a track the picture of another. Raises `StoreError` where that has none any more."""
     where = store()
     for name in (PICTURE, PREVIEW):
         where.put(prefix(target) + name, where.get(prefix(source) + name))
+
+
+def delete_song(card: TrackCard) -> None:
+    """What a pipeline stored of a song that a track has now."""
+    store().delete_all(card.song.rstrip("/"))
 
 
 def delete(track_id: str) -> None:

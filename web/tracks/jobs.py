@@ -83,7 +83,12 @@ def create(
         if parent is not None and not Track.objects.select_for_update().filter(id=parent.id, owner=owner).first():
             raise StoreError("the track to remix was deleted")
         track = Track.objects.create(
-            owner=owner, idempotency_key=key, fingerprint=fingerprint, parent=parent, **asdict(options)
+            owner=owner,
+            idempotency_key=key,
+            fingerprint=fingerprint,
+            parent=parent,
+            caption=parent.caption if parent else None,
+            **asdict(options),
         )
     with logs.tracing(track.id):
         try:

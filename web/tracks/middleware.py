@@ -1,4 +1,7 @@
-"""Around every request: too large a body is refused unread, and one line of log and the metrics tell of it."""
+"""Around every request: too large a body is refused unread, and one line of log and the metrics tell of it.
+
+What an operator asks is answered here: probes come by address, which is no host name that Django would allow.
+"""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from datetime import timedelta
 from django.conf import settings
 from django.db import DatabaseError, connection
 from django.db.models import Count
-from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.utils import timezone
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.process_collector import ProcessCollector
@@ -63,7 +63,7 @@ def metrics(request: HttpRequest) -> HttpResponse:
         if not secrets.compare_digest(said.encode(), config.metrics_token.get_secret_value().encode()):
             return HttpResponse("the Authorization header must have the metrics token", status=401)
     elif config.production:
-        raise Http404
+        return HttpResponse("there is no metrics token (WEB_METRICS_TOKEN)", status=404)
     counts = dict(Track.objects.values_list("state").annotate(Count("id")))
     for state in State:
         TRACKS.labels(state).set(counts.get(state, 0))

@@ -11,22 +11,27 @@ from django.conf import settings
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import redirect, render
+from django.urls import reverse
 from django.utils.cache import patch_cache_control
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 from rest_framework import serializers
 from rest_framework.exceptions import Throttled
 
-from melodify_lib.errors import ImageError, InputError, MelodifyError
+from melodify_lib.errors import DescriptionError, ImageError, InputError, MelodifyError
 from melodify_lib.genres import GENRES
+from melodify_lib.image import MAX_BYTES
+from melodify_lib.nouns import BPM_MAX, BPM_MIN, TONICS, sha256
 from web.tracks import files, jobs, limits
 from web.tracks.models import State, Track
 from web.tracks.serializers import NewTrack, Remix, musicians
+from web.tracks.templatetags import words
 from web.tracks.visitors import begin_session, of_session
 
 LENGTHS = (10, 20, 30, 60, 120)
 """Seconds that the page offers, of those that the server allows."""
 HISTORY = 100
+KEYS = tuple(f"{tonic} {mode}" for tonic in TONICS for mode in ("major", "minor"))
 View = Callable[..., HttpResponseBase]
 
 log = logging.getLogger("melodify_lib.web")
@@ -58,7 +63,7 @@ def home(request: HttpRequest) -> HttpResponseBase:
 
 
 def _order(request: HttpRequest) -> Track:
-    asked = NewTrack(data={**request.POST.dict(), **request.FILES.dict()})
+    asked = NewTrack(data={**_filled(request), **request.FILES.dict()})
     limits.count_song(request)
     asked.is_valid(raise_exception=True)
     picture = limits.read_picture(asked.validated_data["image"])
@@ -66,28 +71,51 @@ def _order(request: HttpRequest) -> Track:
     return jobs.create(owner, asked.options(), picture=picture, idempotency_key=request.POST.get("once", ""))[0]
 
 
+def _filled(request: HttpRequest) -> dict[str, Any]:
+    """The fields of a form in which something stands."""
+    said: dict[str, Any] = {name: value for name, value in request.POST.dict().items() if value.strip()}
+    if "once" in said:  # the order that is sent again is the same order, so chance must fall the same
+        said.setdefault("seed", int(sha256(said["once"].encode())[:8], 16))
+    return said
+
+
 def _refused(error: Exception, page: Callable[[str, int], HttpResponse]) -> HttpResponse:
     """The page again, with what is wrong in words for a visitor. Raises what is not theirs to know."""
-    if isinstance(error, Throttled):
-        response = page(_("That were many songs in an hour. Please come back a little later."), 429)
-        response["Retry-After"] = str(int(error.wait or 1) + 1)
-        return response
-    if isinstance(error, serializers.ValidationError):
-        return page(_first_error(error.detail), 400)
-    if isinstance(error, ImageError):
-        return page(_("This picture cannot be used: %(reason)s.") % {"reason": error}, 422)
-    if isinstance(error, InputError):
-        return page(str(error), 400)
-    if isinstance(error, jobs.QueueFullError):
-        response = page(_("Many songs are being made just now. Please try again in a moment."), 503)
-        response["Retry-After"] = str(error.retry_after)
-        return response
-    if isinstance(error, MelodifyError):
-        log.error("unavailable: %s", error)
-        response = page(_("A part of the service does not answer. Please try again in a minute."), 503)
-        response["Retry-After"] = "60"
-        return response
-    raise error
+    said, status, retry_after = _in_words(error)
+    response = page(said, status)
+    if retry_after:
+        response["Retry-After"] = str(retry_after)
+    return response
+
+
+def _in_words(error: Exception) -> tuple[str, int, int]:
+    """What is said, the status, and after how many seconds it is worth another try (0: not by waiting)."""
+    match error:
+        case Throttled():
+            said, status = _("That was a lot of songs for one hour. Please come back a little later."), 429
+            wait = int(error.wait or 1) + 1
+        case serializers.ValidationError():
+            said, status, wait = _first_error(error.detail), 400, 0
+        case ImageError():
+            said, status, wait = words.why_refused(str(error)), 422, 0
+        case DescriptionError():
+            said, status, wait = words.field_problem(str(error).partition(":")[0], ""), 400, 0
+        case jobs.ConflictError():
+            said, status, wait = _("This was sent already. Look among your tracks."), 422, 0
+        case InputError():
+            said, status, wait = str(error), 400, 0
+        case jobs.QueueFullError():
+            said, status, wait = (
+                _("Many songs are being made just now. Please try again in a moment."),
+                503,
+                error.retry_after,
+            )
+        case MelodifyError():
+            log.error("unavailable: %s", error)
+            said, status, wait = _("A part of the service does not answer. Please try again in a minute."), 503, 60
+        case _:
+            raise error
+    return said, status, wait
 
 
 def _home(request: HttpRequest, error: str = "", status: int = 200) -> HttpResponse:
@@ -96,8 +124,9 @@ def _home(request: HttpRequest, error: str = "", status: int = 200) -> HttpRespo
         "error": error,
         "genres": GENRES,
         "musicians": musicians(),
-        "lengths": [length for length in LENGTHS if length <= settings.CONFIG.longest],
+        "lengths": _lengths(),
         "asked": request.POST,
+        "max_bytes": MAX_BYTES,
         "recent": _tracks(visitor.owner)[:6] if visitor else [],
     }
     return render(request, "tracks/home.html", context, status=status)
@@ -105,7 +134,9 @@ def _home(request: HttpRequest, error: str = "", status: int = 200) -> HttpRespo
 
 def _first_error(errors: Any) -> str:
     field, said = next(iter(errors.items()))
-    return _("Choose a picture first.") if field == "image" else f"{field}: {said[0]}"
+    if isinstance(said, dict):  # of a list's words
+        said = next(iter(said.values()))
+    return _("Choose a picture first.") if field == "image" else words.field_problem(field, str(said[0]))
 
 
 def _tracks(owner: str) -> Any:
@@ -138,7 +169,24 @@ def _context(request: HttpRequest, track: Track, *, is_shared: bool = False) -> 
     ahead = 0
     if track.state == State.QUEUED:
         ahead = Track.objects.filter(state=State.QUEUED, created__lt=track.created).count()
-    return {"track": track, "ahead": ahead, "genres": GENRES, "is_shared": is_shared, "names": files.names(track)}
+    view, of = ("shared-file", track.share) if is_shared else ("file", track.id)
+    return {
+        "track": track,
+        "ahead": ahead,
+        "is_shared": is_shared,
+        "link": request.build_absolute_uri(reverse("shared", args=[track.share])) if track.share else "",
+        # By kind, as a template cannot say "track.mp3".
+        "files": {name.rpartition(".")[2]: reverse(view, args=[of, name]) for name in files.names(track)},
+        "size": files.preview_size(track.id),
+        "genres": GENRES,
+        "keys": KEYS,
+        "bpm_range": (BPM_MIN, BPM_MAX),
+        "lengths": sorted({track.seconds, *_lengths()}),
+    }
+
+
+def _lengths() -> list[float]:
+    return [length for length in LENGTHS if length <= settings.CONFIG.longest]
 
 
 @private
@@ -159,13 +207,13 @@ def change(request: HttpRequest, track_id: str, what: str) -> HttpResponseBase:
     if what not in changes:
         raise Http404
     changes[what](track)
-    return redirect("track", track.id)
+    return redirect(reverse("track", args=[track.id]) + ("#share" if "share" in what else ""))
 
 
 def _remix(request: HttpRequest, parent: Track) -> HttpResponseBase:
     try:
         limits.count_song(request)
-        asked = Remix(data={name: value for name, value in request.POST.dict().items() if value.strip()})
+        asked = Remix(data=_filled(request))
         asked.is_valid(raise_exception=True)
         made = jobs.remix(parent, asked.options(parent), idempotency_key=request.POST.get("once", ""))
         return redirect("track", made.id)
@@ -237,4 +285,4 @@ def our_fault(request: HttpRequest) -> HttpResponse:
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
-    return _error(request, _("This page is too old"), _("Go back, load it anew, and try again."), 403)
+    return _error(request, _("This page is too old"), _("Go back, reload it, and try again."), 403)

@@ -11,7 +11,8 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import CancelledError
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import Any
 
@@ -20,13 +21,13 @@ from django.db import OperationalError, close_old_connections, connection
 from PIL import Image
 
 from melodify_lib import logs
-from melodify_lib.errors import InputError, MelodifyError
+from melodify_lib.errors import InputError, MelodifyError, StoreError
 from melodify_lib.flow import Composer, Watcher
 from melodify_lib.music.finish import SECONDS_MIN
 from melodify_lib.music.formats import peaks, to_mp3
 from melodify_lib.nouns import Caption, MusicDescription, TrackCard
 from melodify_lib.settings import Settings
-from melodify_lib.store import put_all
+from melodify_lib.store import get_all, put_all
 from web.tracks import files, jobs
 from web.tracks.models import Stage, State, Track
 
@@ -49,8 +50,12 @@ def stop_within(seconds: float) -> None:
         _stop_at = time.monotonic() + seconds
 
 
-class LostError(Exception):
+class LostError(CancelledError):
     """The row is no longer this worker's."""
+
+
+class LateError(CancelledError):
+    """The song takes longer than it may."""
 
 
 class StoppedError(Exception):
@@ -70,6 +75,8 @@ def make(track_id: str) -> None:
         except StoppedError:
             jobs.give_back(track)
             log.info("given back")
+        except LateError:
+            jobs.fail(track, f"it took longer than {django_settings.CONFIG.deadline:g} s; ask for a shorter song")
         except InputError as error:
             jobs.fail(track, str(error))
         except MelodifyError as error:  # its text is for whoever runs this, not for visitors
@@ -84,17 +91,48 @@ def make(track_id: str) -> None:
 
 
 def _made(track: Track) -> tuple[dict[str, bytes], TrackCard]:
-    reporter = Reporter(track)
-    song = _composer(track.musician).compose(
-        files.store().get(files.prefix(track.id) + files.PICTURE),
-        seconds=track.seconds,
-        seed=track.seed,
-        genre=track.genre or None,
-        description=MusicDescription.model_validate(track.given) if track.given else None,
-        watcher=reporter,
-    )
+    """The song's files and its card. What a worker made that was killed a moment later is taken as it is."""
+    store, prefix = files.store(), files.prefix(track.id)
+    with suppress(StoreError):
+        card = TrackCard.from_json(store.get(f"{prefix}card.json"))
+        return get_all(store, prefix, card.files), card
+    settings = Settings.load(musician=track.musician)
+    make_it = _by_pipeline if settings.runner == "vertex" else _here
+    return make_it(track, store.get(prefix + files.PICTURE), settings, Reporter(track))
+
+
+def _here(track: Track, picture: bytes, settings: Settings, reporter: Reporter) -> tuple[dict[str, bytes], TrackCard]:
+    song = _composer(settings).compose(picture, **_asked(track), watcher=reporter)
     reporter.say(Stage.STORE)
     return song.files, song.card
+
+
+def _by_pipeline(
+    track: Track, picture: bytes, settings: Settings, reporter: Reporter
+) -> tuple[dict[str, bytes], TrackCard]:
+    """A job on Vertex AI makes it, and this worker watches. The job is found again by the next one, if this is killed.
+
+    So is its caption, which is in the row: another would be another job.
+    """
+    from pipelines.run import arguments, run
+
+    reporter.begin(Stage.CAPTION)
+    known = Caption.model_validate(track.caption) if track.caption else None
+    parameters = arguments(picture, settings, caption=known, **_asked(track))
+    reporter.captioned(Caption.model_validate(parameters["caption"]))
+    made = run(parameters, settings, request=track.id, on_look=reporter.look)
+    reporter.described(made.card.description)
+    reporter.say(Stage.STORE)
+    return made.files, made.card
+
+
+def _asked(track: Track) -> dict[str, Any]:
+    return {
+        "seconds": track.seconds,
+        "seed": track.seed,
+        "genre": track.genre or None,
+        "description": MusicDescription.model_validate(track.given) if track.given else None,
+    }
 
 
 def warm_up() -> None:
@@ -104,20 +142,23 @@ def warm_up() -> None:
     """
     from web.tracks.serializers import musicians
 
-    if not Settings.load().allow_paid:
+    settings = Settings.load(musician=musicians()[0])
+    if not settings.allow_paid:
         grey = files.encoded(Image.new("RGB", (64, 64), "grey"), "PNG")
-        _composer(musicians()[0]).compose(grey, seconds=SECONDS_MIN)
+        _composer(settings).compose(grey, seconds=SECONDS_MIN)
 
 
 @lru_cache(maxsize=1)
-def _composer(musician: str) -> Composer:
-    return Composer(Settings.load(musician=musician))
+def _composer(settings: Settings) -> Composer:
+    return Composer(settings)
 
 
 def _store(track: Track, made: dict[str, bytes], card: TrackCard) -> None:
     wav = made["track.wav"]
     written = {**made, "track.mp3": to_mp3(wav), "card.json": card.to_json().encode()}
     put_all(files.store(), files.prefix(track.id), written)
+    if Settings.load().runner == "vertex":
+        files.delete_song(card)  # of the pipeline: a track's files are where they are deleted with it
     if not jobs.finish(track, card=card.model_dump(mode="json"), peaks=peaks(wav, PEAKS)):
         raise LostError
     log.info("done")
@@ -153,8 +194,14 @@ class Reporter(Watcher):
         if time.monotonic() - self._said > SAY_EVERY_S:
             self.say(Stage.PLAY, share)
 
+    def look(self, states: dict[str, str]) -> None:
+        """What each task of a pipeline is at."""
+        is_described = states.get("rework-caption") in ("done", "cached")
+        done = sum(state in ("done", "cached") for state in states.values())
+        self.say(Stage.PLAY if is_described else Stage.DESCRIBE, 0.2 if is_described else done / 3)
+
     def say(self, stage: Stage, share: float = 0.0, **found: Any) -> None:
-        """How far a stage is, from 0 to 1. Raises `LostError`, `StoppedError`, or `MelodifyError` when it is late."""
+        """How far a stage is, from 0 to 1. Raises `LostError`, `StoppedError`, `LateError`."""
         self._said = time.monotonic()
         percents = [*BEGINS.values(), 100]
         first, last = percents[list(BEGINS).index(stage) :][:2]
@@ -163,7 +210,7 @@ class Reporter(Watcher):
         if _stop_at is not None and self._said > _stop_at:
             raise StoppedError
         if self._said > self._deadline:
-            raise InputError(f"the song took longer than {django_settings.CONFIG.deadline:g} s; ask for a shorter one")
+            raise LateError
 
 
 @contextmanager

@@ -9,7 +9,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help run test lab web lint bench bench-musicgen dataset cloud-local notebooks-cloud constraints clean
+.PHONY: help run test lab web lint bench bench-musicgen bench-web dataset cloud-local notebooks-cloud constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -45,6 +45,10 @@ bench-musicgen: $(READY) ## MusicGen beside transformers and OpenVINO, and its e
 	$(BIN)/python -c 'import sys, pathlib; from melodify_lib.music.musicgen.untrained import write_untrained; \
 		write_untrained(pathlib.Path(sys.argv[1]), "small")' "$$checkpoint"; \
 	$(BIN)/python bench/endpoint.py --checkpoint "$$checkpoint"
+
+bench-web: $(READY) ## the web application under load: 50 visitors
+	@$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	@$(BIN)/python bench/web.py
 
 dataset: $(READY) ## rebuild the dataset that ships, and the describer that is tuned on it, if the gate lets it pass
 	@$(BIN)/melodify dataset build --out data/generate_jsonl/output

@@ -1,6 +1,6 @@
 """Django, set up for tests in this process: import this before anything of `web`.
 
-The database is SQLite in a temporary folder, or what MELODIFY_TEST_DATABASE names.
+The database is SQLite in a temporary folder, or what TEST_DATABASE_URL names.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from django.conf import settings
 from PIL import Image
 
 FOLDER = Path(tempfile.mkdtemp(prefix="melodify-web-"))
+(FOLDER / "static").mkdir()  # empty, but there
 atexit.register(shutil.rmtree, FOLDER, ignore_errors=True)
 
 
@@ -30,7 +31,7 @@ def _set_up() -> None:
         name: value for name, value in os.environ.items() if not name.startswith(("WEB_", "MELODIFY_", "DATABASE"))
     }
     given = {"DJANGO_SETTINGS_MODULE": "web.settings", "WEB_FOLDER": str(FOLDER)}
-    if url := os.environ.get("MELODIFY_TEST_DATABASE"):
+    if url := os.environ.get("TEST_DATABASE_URL"):
         given["DATABASE_URL"] = url
     with mock.patch.dict(os.environ, plain | given, clear=True):
         django.setup()

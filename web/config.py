@@ -61,12 +61,12 @@ class Config(BaseSettings):
             raise SettingsError(f"{problem}; settings of the web application are WEB_* variables") from None
         if config.production:
             key = config.secret_key.get_secret_value() if config.secret_key else ""
-            if len(key) < KEY_MIN_CHARS or len(set(key)) < 5:
+            if len(key) < KEY_MIN_CHARS or len(set(key)) < 5 or key.startswith("django-insecure-"):
                 raise SettingsError(
                     f"production needs a secret key of at least {KEY_MIN_CHARS} characters: set WEB_SECRET_KEY to what "
                     "`python -c 'import secrets; print(secrets.token_urlsafe(48))'` prints"
                 )
-            if "hosts" not in config.model_fields_set or "*" in config.hosts:
+            if "hosts" not in config.model_fields_set or not config.hosts or "*" in config.hosts:
                 raise SettingsError(
                     "production needs the names of its hosts: set WEB_HOSTS to '[\"music.example.org\"]'"
                 )

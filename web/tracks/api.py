@@ -187,8 +187,7 @@ class TrackViewSet(viewsets.GenericViewSet[Track]):
             OpenApiParameter("Range", str, OpenApiParameter.HEADER),
         ],
         responses={
-            (200, "application/octet-stream"): OpenApiTypes.BINARY,
-            (206, "application/octet-stream"): OpenApiTypes.BINARY,
+            **{(code, kind): OpenApiTypes.BINARY for code in (200, 206) for kind in files.TYPES.values()},
             302: None,
             416: None,
             **_problems(),

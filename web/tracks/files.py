@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 from functools import lru_cache
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -11,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 from django.http import FileResponse, Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.http.response import HttpResponseBase
 from PIL import Image
-from werkzeug.http import parse_etags, parse_range_header
+from werkzeug.http import parse_etags
 from whitenoise.responders import SlicedFile
 
 from melodify_lib.errors import StoreError
@@ -30,6 +31,7 @@ TYPES = {
     "card.json": "application/json",
 }
 """What a browser may ask for. The picture that the music is made from is not among them."""
+_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 
 
 def store() -> Store:
@@ -98,9 +100,9 @@ def response(request: HttpRequest, track: Track, name: str) -> HttpResponseBase:
     except (StoreError, OSError):  # deleted a moment ago
         raise Http404 from None
     size = os.fstat(file.fileno()).st_size
-    etag = f'"{track.id}-{name}"'  # a file never changes
+    tag = f"{track.id}-{name}"  # a file never changes
+    etag = f'"{tag}"'
     headers = {
-        "Content-Type": TYPES[name],
         "Cache-Control": "private, max-age=3600",
         "Content-Security-Policy": "sandbox; default-src 'none'",
         "Accept-Ranges": "bytes",
@@ -108,24 +110,39 @@ def response(request: HttpRequest, track: Track, name: str) -> HttpResponseBase:
     }
     if "download" in request.GET:
         headers["Content-Disposition"] = f'attachment; filename="{_download_name(track, name)}"'
-    if etag in parse_etags(request.headers.get("If-None-Match")):
+    if parse_etags(request.headers.get("If-None-Match")).contains_weak(tag):
         file.close()
         return HttpResponse(status=304, headers={name: headers[name] for name in ("ETag", "Cache-Control")})
-    start, stop, status = 0, size, 200
-    asked = parse_range_header(request.headers.get("Range"))
-    is_fresh = request.headers.get("If-Range", etag) == etag
-    if is_fresh and asked is not None and asked.units == "bytes" and len(asked.ranges) == 1:
-        span = asked.range_for_length(size)
-        if span is None:
+    part, status = range(size), 200
+    asked = _asked(request.headers.get("Range", ""), size)
+    if asked is not None and request.headers.get("If-Range", etag) == etag:
+        if not asked:
             file.close()
             return HttpResponse(status=416, headers={"Content-Range": f"bytes */{size}"})
-        (start, stop), status = span, 206
-        headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
-    headers["Content-Length"] = str(stop - start)
+        part, status = asked, 206
+        headers["Content-Range"] = f"bytes {part.start}-{part.stop - 1}/{size}"
+    headers["Content-Length"] = str(len(part))
     if request.method == "HEAD":
         file.close()
-        return HttpResponse(status=status, headers=headers)
-    return FileResponse(SlicedFile(file, start, stop - 1), status=status, headers=headers)
+        return HttpResponse(status=status, headers=headers, content_type=TYPES[name])
+    body = SlicedFile(file, part.start, part.stop - 1)
+    return FileResponse(body, status=status, headers=headers, content_type=TYPES[name])
+
+
+def _asked(said: str, size: int) -> range | None:
+    """The bytes of `size` that a Range header asks for, maybe none of them; None where it cannot be followed.
+
+    Of several parts the whole may be sent, and is.
+    """
+    match = _RANGE.fullmatch(said)
+    if match is None:
+        return None
+    first, last = match.groups()
+    if not first:
+        return range(max(size - int(last), 0), size) if last else None
+    if last and int(last) < int(first):
+        return None
+    return range(min(int(first), size), min(int(last) + 1, size) if last else size)
 
 
 def _download_name(track: Track, name: str) -> str:

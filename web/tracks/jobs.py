@@ -80,6 +80,8 @@ def create(
             return _known(known, fingerprint), False
         if Track.objects.filter(state__in=UNDER_WAY).count() >= settings.CONFIG.workers + settings.CONFIG.waiting:
             raise QueueFullError(retry_after=5)
+        if parent is not None and not Track.objects.select_for_update().filter(id=parent.id, owner=owner).first():
+            raise StoreError("the track to remix was deleted")
         track = Track.objects.create(
             owner=owner,
             idempotency_key=key,

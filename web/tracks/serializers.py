@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 from typing import Any
 
@@ -10,7 +11,8 @@ from django.http import HttpRequest
 from django.urls import reverse
 from drf_spectacular.utils import extend_schema_field
 from pydantic import ValidationError
-from rest_framework import serializers
+from rest_framework import parsers, serializers
+from rest_framework.exceptions import ParseError
 
 from melodify_lib.errors import DescriptionError
 from melodify_lib.genres import GENRES
@@ -29,6 +31,20 @@ SEED_MAX = 2**53 - 1
 def musicians() -> list[str]:
     """That a visitor may choose from; the first one is the default."""
     return settings.CONFIG.musicians or [Settings.load().musician]
+
+
+class JSONParser(parsers.JSONParser):
+    """JSON that can be said again: nested as deeply as Python follows, and in whole characters."""
+
+    def parse(self, *arguments: Any, **names: Any) -> Any:
+        try:
+            data = super().parse(*arguments, **names)
+            json.dumps(data, ensure_ascii=False).encode()
+        except RecursionError:
+            raise ParseError("JSON parse error - it is nested too deeply") from None
+        except UnicodeEncodeError:
+            raise ParseError("JSON parse error - it has half a surrogate pair") from None
+        return data
 
 
 class Play(serializers.Serializer[Any]):

@@ -287,6 +287,23 @@ def test_a_remix_changes_what_it_says_and_keeps_the_rest(client: Client, done: t
     assert "wait" in problem(waiting, 400)["detail"]
 
 
+def test_chance_falls_the_same_for_an_order_that_is_sent_again(client: Client) -> None:
+    token = client.post("/api/v1/token/").json()["token"]
+    headers = {"Authorization": f"Bearer {token}", "Idempotency-Key": "k"}
+    first, again, other = (
+        client.post(
+            API,
+            {"image": SimpleUploadedFile("a.png", webapp.picture(), "image/png")},
+            headers={**headers, "Idempotency-Key": key},
+        )
+        for key in ("k", "k", "other")
+    )
+    assert first.status_code == again.status_code == 202
+    assert first.json()["track"]["id"] == again.json()["track"]["id"] != other.json()["track"]["id"]
+    assert first.json()["track"]["seed"] != other.json()["track"]["seed"]
+    assert client.post(API, {}, headers={"Idempotency-Key": "k"}).status_code in (400, 401)
+
+
 def test_an_idempotency_key_makes_one_track(client: Client) -> None:
     mine = bearer(Visitor.new())
     headers = {**mine, "Idempotency-Key": "k"}

@@ -17,6 +17,7 @@ from unittest import mock
 
 import django
 from django.conf import settings
+from django.core.management import call_command
 from PIL import Image
 
 FOLDER = Path(tempfile.mkdtemp(prefix="melodify-web-"))
@@ -35,6 +36,7 @@ def _set_up() -> None:
         given["DATABASE_URL"] = url
     with mock.patch.dict(os.environ, plain | given, clear=True):
         django.setup()
+        call_command("collectstatic", verbosity=0, interactive=False)  # by whose manifest pages name their files
     # In a file: SQLite in memory has no writers that wait for each other.
     settings.DATABASES["default"].setdefault("TEST", {})["NAME"] = "test_melodify" if url else FOLDER / "test.sqlite3"
     root.handlers[:] = handlers  # other tests have theirs

@@ -86,7 +86,7 @@ class TrackViewSet(viewsets.GenericViewSet[Track]):
         return [AllowAny()] if self.action == "create" else [IsAuthenticated()]
 
     def permission_denied(self, request: Request, message: str | None = None, code: str | None = None) -> NoReturn:
-        raise NotAuthenticated("send the token that your first track came with: 'Authorization: Bearer …'")
+        raise NotAuthenticated("send your token: 'Authorization: Bearer …'; POST /api/v1/token/ gives a new one")
 
     def get_queryset(self) -> QuerySet[Track]:
         if getattr(self, "swagger_fake_view", False):
@@ -95,7 +95,7 @@ class TrackViewSet(viewsets.GenericViewSet[Track]):
 
     def _answer(self, track: Track, code: int, **more: Any) -> Response:
         data = {**self.get_serializer(track).data, **more}
-        headers = {"Location": data["page"].replace("/tracks/", "/api/v1/tracks/")} if code == 202 else {}
+        headers = {"Location": self.reverse_action("detail", args=[track.id])} if code == 202 else {}
         return Response(data, code, headers=headers)
 
     @extend_schema(responses={200: TrackSerializer(many=True), **_problems()})
@@ -127,9 +127,8 @@ class TrackViewSet(viewsets.GenericViewSet[Track]):
             raise NotAuthenticated("an Idempotency-Key is somebody's: get a token first, POST /api/v1/token/")
         owner = visitor or Visitor.new()
         picture = limits.read_picture(asked.validated_data["image"])
-        track, _ = jobs.create(
-            owner.owner, asked.options(), picture=picture, idempotency_key=request.headers.get("Idempotency-Key", "")
-        )
+        key = request.headers.get("Idempotency-Key", "")
+        track, _ = jobs.create(owner.owner, asked.options(key), picture=picture, idempotency_key=key)
         answer = self._answer(track, 202)
         answer.data = {"track": answer.data, **({} if visitor else {"token": owner.key})}
         return answer
@@ -162,7 +161,7 @@ class TrackViewSet(viewsets.GenericViewSet[Track]):
         asked = Remix(data=request.data)
         asked.is_valid(raise_exception=True)
         key = request.headers.get("Idempotency-Key", "")
-        return self._answer(jobs.remix(parent, asked.options(parent), idempotency_key=key), 202)
+        return self._answer(jobs.remix(parent, asked.options(parent, key), idempotency_key=key), 202)
 
     @extend_schema(request=None, responses={200: TrackSerializer, **_problems()})
     @action(detail=True, methods=["post"])

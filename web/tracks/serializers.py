@@ -18,7 +18,7 @@ from melodify_lib.errors import DescriptionError
 from melodify_lib.genres import GENRES
 from melodify_lib.image import MAX_BYTES
 from melodify_lib.music.finish import SECONDS_MIN
-from melodify_lib.nouns import BPM_MAX, BPM_MIN, Caption, Measures, MusicDescription, first_problem
+from melodify_lib.nouns import BPM_MAX, BPM_MIN, Caption, Measures, MusicDescription, first_problem, sha256
 from melodify_lib.settings import Settings
 from web.tracks import files
 from web.tracks.jobs import Options
@@ -70,9 +70,11 @@ class Play(serializers.Serializer[Any]):
             )
         return value
 
-    def seed_or_chance(self) -> int:
+    def seed_or_chance(self, idempotency_key: str) -> int:
+        """What is asked for, or by chance; the same chance for the same key, as that is the same order."""
         seed = self.validated_data.get("seed")
-        return secrets.randbelow(2**31) if seed is None else int(seed)
+        chance = sha256((idempotency_key or secrets.token_hex(16)).encode())
+        return int(chance[:7], 16) if seed is None else int(seed)
 
 
 class NewTrack(Play):
@@ -91,11 +93,9 @@ class NewTrack(Play):
             raise serializers.ValidationError(f"There is no {value!r} here; there are: {', '.join(musicians())}.")
         return value
 
-    def options(self) -> Options:
-        said = self.validated_data
-        return Options(
-            said["seconds"], self.seed_or_chance(), said.get("genre") or "", said.get("musician") or musicians()[0]
-        )
+    def options(self, idempotency_key: str) -> Options:
+        said, seed = self.validated_data, self.seed_or_chance(idempotency_key)
+        return Options(said["seconds"], seed, said.get("genre") or "", said.get("musician") or musicians()[0])
 
 
 class Terms(serializers.ListField):
@@ -120,7 +120,7 @@ class Remix(Play):
     instruments = Terms(required=False, max_length=16)
     keywords = Terms(required=False, max_length=16)
 
-    def options(self, track: Track) -> Options:
+    def options(self, track: Track, idempotency_key: str) -> Options:
         """Raises `DescriptionError` for what is no description of music, or where there is none yet."""
         if track.description is None:
             raise DescriptionError("the music is not described yet; wait until it is, then remix it")
@@ -131,15 +131,12 @@ class Remix(Play):
             given = MusicDescription.model_validate({**track.description, **said})
         except ValidationError as error:
             raise DescriptionError(first_problem(error)) from None
-        return Options(seconds, self.seed_or_chance(), track.genre, track.musician, given.model_dump(mode="json"))
+        seed = self.seed_or_chance(idempotency_key)
+        return Options(seconds, seed, track.genre, track.musician, given.model_dump(mode="json"))
 
 
 def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
     return {"oneOf": [{**schema, "type": "object"}, {"type": "null"}]}
-
-
-class Files(serializers.Serializer[Any]):
-    """Addresses of a track's files, by name."""
 
 
 class TrackSerializer(serializers.ModelSerializer[Track]):

@@ -21,7 +21,7 @@ from rest_framework.exceptions import Throttled
 from melodify_lib.errors import DescriptionError, ImageError, InputError, MelodifyError
 from melodify_lib.genres import GENRES
 from melodify_lib.image import MAX_BYTES
-from melodify_lib.nouns import BPM_MAX, BPM_MIN, TONICS, sha256
+from melodify_lib.nouns import BPM_MAX, BPM_MIN, TONICS
 from web.tracks import files, jobs, limits
 from web.tracks.models import State, Track
 from web.tracks.serializers import NewTrack, Remix, musicians
@@ -68,15 +68,13 @@ def _order(request: HttpRequest) -> Track:
     asked.is_valid(raise_exception=True)
     picture = limits.read_picture(asked.validated_data["image"])
     owner = begin_session(request).owner
-    return jobs.create(owner, asked.options(), picture=picture, idempotency_key=request.POST.get("once", ""))[0]
+    key = request.POST.get("once", "")
+    return jobs.create(owner, asked.options(key), picture=picture, idempotency_key=key)[0]
 
 
 def _filled(request: HttpRequest) -> dict[str, Any]:
     """The fields of a form in which something stands."""
-    said: dict[str, Any] = {name: value for name, value in request.POST.dict().items() if value.strip()}
-    if "once" in said:  # the order that is sent again is the same order, so chance must fall the same
-        said.setdefault("seed", int(sha256(said["once"].encode())[:8], 16))
-    return said
+    return {name: value for name, value in request.POST.dict().items() if value.strip()}
 
 
 def _refused(error: Exception, page: Callable[[str, int], HttpResponse]) -> HttpResponse:
@@ -215,7 +213,8 @@ def _remix(request: HttpRequest, parent: Track) -> HttpResponseBase:
         limits.count_song(request)
         asked = Remix(data=_filled(request))
         asked.is_valid(raise_exception=True)
-        made = jobs.remix(parent, asked.options(parent), idempotency_key=request.POST.get("once", ""))
+        key = request.POST.get("once", "")
+        made = jobs.remix(parent, asked.options(parent, key), idempotency_key=key)
         return redirect("track", made.id)
     except Exception as error:
         context = {**_context(request, parent), "asked": request.POST}

@@ -103,11 +103,8 @@ def _in_words(error: Exception) -> tuple[str, int, int]:
         case InputError():
             said, status, wait = str(error), 400, 0
         case jobs.QueueFullError():
-            said, status, wait = (
-                _("Many songs are being made just now. Please try again in a moment."),
-                503,
-                error.retry_after,
-            )
+            said, status = _("Many songs are being made just now. Please try again in a moment."), 503
+            wait = error.retry_after
         case MelodifyError():
             log.error("unavailable: %s", error)
             said, status, wait = _("A part of the service does not answer. Please try again in a minute."), 503, 60

@@ -100,7 +100,7 @@ def why_refused(error: str) -> str:
 def field_problem(field: str, said: str) -> str:
     """What is wrong with a field of a form. `said` is empty where nobody says it in words for visitors."""
     said = said or _("This cannot be used. Write words of letters and numbers, with commas between them.")
-    return _("%(field)s: %(problem)s") % {"field": _(FIELDS[field]) if field in FIELDS else field, "problem": said}
+    return _("%(field)s: %(problem)s") % {"field": _(FIELDS[field]), "problem": said} if field in FIELDS else said
 
 
 @register.filter

@@ -57,7 +57,7 @@ class Visitor(HttpUser):
                 return
             track = _TRACK.search(answer.headers["Location"])[1]
         self._page(f"/tracks/{track}/", "track page")
-        while self._state(track) in ("queued", "running"):
+        while self._how_far(track) in ("queued", "running"):
             self._sleep(random.uniform(1, 2))
         self.environment.events.request.fire(
             request_type="song", name="song, from upload to done", response_time=1000 * (time.monotonic() - began),
@@ -70,7 +70,7 @@ class Visitor(HttpUser):
     def _page(self, path: str, name: str) -> None:
         self.client.request("GET", path, name=name)
 
-    def _state(self, track: str) -> str:
+    def _how_far(self, track: str) -> str:
         self.client.request("GET", f"/tracks/{track}/progress/", name="progress")
         return str(self.client.request("GET", f"/api/v1/tracks/{track}/", name="API: a track").json()["state"])
 

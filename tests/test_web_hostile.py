@@ -341,7 +341,7 @@ def test_a_body_that_is_too_large_is_refused_before_it_comes(server: WebServer) 
 
 def test_silent_clients_hold_nobody_up(server: WebServer) -> None:
     half = f"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: {MULTIPART}\r\nContent-Length: 5000\r\n\r\n--".encode()
-    silent = [socket.create_connection(("127.0.0.1", server.port), timeout=60) for _ in range(40)]  # more than threads
+    silent = [socket.create_connection(("127.0.0.1", server.port), timeout=60) for _ in range(100)]  # more than threads
     try:
         for connection in silent:
             connection.sendall(half)

@@ -182,7 +182,7 @@ def test_a_song_that_takes_too_long_fails_with_a_reason(make: Callable[[str], No
     track = order()
     make(track.id)
     track.refresh_from_db()
-    assert track.state == State.FAILED and "ask for a shorter one" in track.error
+    assert track.state == State.FAILED and "ask for a shorter song" in track.error
 
 
 def test_a_worker_that_stops_gives_its_song_back_and_that_was_no_attempt(
@@ -295,6 +295,18 @@ def test_delete_leaves_no_file_and_no_row(
     age(track)
     jobs.reap()
     assert not Track.objects.filter(id=track.id).exists()
+
+
+def test_deleted_before_its_picture_is_read_is_no_error(
+    make: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    track, get = order(), FolderStore.get
+    monkeypatch.setattr(
+        FolderStore, "get", lambda self, name: (name.endswith(".png") and jobs.delete(track), get(self, name))[1]
+    )
+    make(track.id)
+    assert state(track) == State.DELETED
+    assert not [one for one in caplog.records if one.levelname == "ERROR"]
 
 
 @pytest.mark.parametrize("is_purged", [False, True])

@@ -39,6 +39,8 @@ def _set_up() -> None:
         call_command("collectstatic", verbosity=0, interactive=False)  # by whose manifest pages name their files
     # In a file: SQLite in memory has no writers that wait for each other.
     settings.DATABASES["default"].setdefault("TEST", {})["NAME"] = "test_melodify" if url else FOLDER / "test.sqlite3"
+    # Addresses of static files as they are: nothing was collected.
+    settings.STORAGES["staticfiles"] = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
     root.handlers[:] = handlers  # other tests have theirs
     root.setLevel(level)
 

@@ -40,7 +40,7 @@ class Config(BaseSettings):
     musicians: list[str] = Field([], description="that visitors may choose from; the library's setting if unset")
     longest: float = Field(120, ge=4, le=300, description="seconds of music at most")
     workers: int = Field(1, ge=0, le=64, description="songs that are made at once on this machine")
-    threads: int = Field(16, ge=1, le=256, description="requests that are answered at once")
+    threads: int = Field(64, ge=1, le=256, description="requests at once; uploads among them wait in turn")
     waiting: int = Field(20, ge=0, le=10_000, description="songs that may wait; more are refused with 503")
     songs_per_hour: int = Field(60, ge=1, description="of one client; more are refused with 429")
     requests_per_minute: int = Field(600, ge=1, description="to the API, of one client")

@@ -126,8 +126,9 @@ class TrackViewSet(viewsets.GenericViewSet[Track]):
         if visitor is None and "Idempotency-Key" in request.headers:
             raise NotAuthenticated("an Idempotency-Key is somebody's: get a token first, POST /api/v1/token/")
         owner = visitor or Visitor.new()
-        picture = limits.read_picture(asked.validated_data["image"])
         key = request.headers.get("Idempotency-Key", "")
+        jobs.check_room(owner.owner, key)
+        picture = limits.read_picture(asked.validated_data["image"])
         track, _ = jobs.create(owner.owner, asked.options(key), picture=picture, idempotency_key=key)
         answer = self._answer(track, 202)
         answer.data = {"track": answer.data, **({} if visitor else {"token": owner.key})}

@@ -78,7 +78,7 @@ def create(
         _wait_for_others()
         if key and (known := Track.objects.filter(owner=owner, idempotency_key=key).first()):
             return _known(known, fingerprint), False
-        if Track.objects.filter(state__in=UNDER_WAY).count() >= settings.CONFIG.workers + settings.CONFIG.waiting:
+        if _is_full():
             raise QueueFullError(retry_after=5)
         if parent is not None and not Track.objects.select_for_update().filter(id=parent.id, owner=owner).first():
             raise StoreError("the track to remix was deleted")
@@ -113,6 +113,18 @@ def remix(parent: Track, options: Options, *, idempotency_key: str = "") -> Trac
     """A track with the picture of another. Raises as `create` does, and `InputError` where nothing is described yet."""
     track, _ = create(parent.owner, options, parent=parent, idempotency_key=idempotency_key)
     return track
+
+
+def check_room(owner: str, idempotency_key: str = "") -> None:
+    """Raise `QueueFullError` as `create` would, which looks again: before the work of reading a picture."""
+    key = sha256(idempotency_key.encode())
+    if _is_full() and not Track.objects.filter(owner=owner, idempotency_key=key).exists():
+        raise QueueFullError(retry_after=5)
+
+
+def _is_full() -> bool:
+    config = settings.CONFIG
+    return bool(Track.objects.filter(state__in=UNDER_WAY).count() >= config.workers + config.waiting)
 
 
 def _known(track: Track, fingerprint: str) -> Track:

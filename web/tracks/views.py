@@ -66,10 +66,10 @@ def _order(request: HttpRequest) -> Track:
     asked = NewTrack(data={**_filled(request), **request.FILES.dict()})
     limits.count_song(request)
     asked.is_valid(raise_exception=True)
+    owner, once = begin_session(request).owner, request.POST.get("once", "")
+    jobs.check_room(owner, once)
     picture = limits.read_picture(asked.validated_data["image"])
-    owner = begin_session(request).owner
-    key = request.POST.get("once", "")
-    return jobs.create(owner, asked.options(key), picture=picture, idempotency_key=key)[0]
+    return jobs.create(owner, asked.options(once), picture=picture, idempotency_key=once)[0]
 
 
 def _filled(request: HttpRequest) -> dict[str, Any]:

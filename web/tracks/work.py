@@ -80,8 +80,10 @@ def make(track_id: str) -> None:
         except InputError as error:
             jobs.fail(track, str(error))
         except MelodifyError as error:  # its text is for whoever runs this, not for visitors
-            log.error("failed: %s", error)
-            jobs.fail(track, OURS)
+            if jobs.fail(track, OURS):
+                log.error("failed: %s", error)
+            else:  # a file that went with the row, as like as not
+                _forget(track)
         except Exception:
             log.exception("failed")
             jobs.fail(track, OURS)

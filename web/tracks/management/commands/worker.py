@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
 import secrets
 import signal
 import threading
@@ -53,6 +54,7 @@ class Command(BaseCommand):
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, stop)
         end_with_parent()
+        os.nice(5)  # where pages and songs share processors, pages go first
         work.warm_up()
         over = threading.Event()
         house = threading.Thread(target=keep_house, args=(worker.worker_id, over), name="housekeeper", daemon=True)

@@ -94,6 +94,7 @@ class Settings(BaseSettings):
     iam_base_url: str | None = Field(None, description="address of IAM, if not the public one")
     iam_credentials_base_url: str | None = Field(None, description="address of IAM Credentials, if not the public one")
     secret_manager_base_url: str | None = Field(None, description="address of Secret Manager, if not the public one")
+    quotas_base_url: str | None = Field(None, description="address of Cloud Quotas, if not the public one")
     resource_manager_base_url: str | None = Field(
         None, description="address of Resource Manager, if not the public one"
     )

@@ -27,15 +27,23 @@ def found(**settings: object) -> dict[str, Finding]:
 
 def test_all_is_well(gcp: Cloud) -> None:
     findings = found()
-    assert findings.pop("quotas").ok is None, "they are not asked for"
     assert all(finding.ok for finding in findings.values()), findings
     assert {"openai", "credentials", "region", "vertex ai", "permissions", "gemini", "bucket"} <= set(findings)
     assert findings["bucket"].found == "gs://melodify can be listed, in us-central1"
+    assert findings["quotas"].found == "processors of pipelines: 42, processors of endpoints: no limit in us-central1"
     assert findings["permissions"].found == "all 11 that the settings need"
     command = [sys.executable, "-c", "from melodify_lib.cli import main; main()", "doctor"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    said = next(line for line in done.stdout.splitlines() if " quotas " in line)
-    assert done.returncode == 0 and said.startswith("? ") and "not asked" in said
+    assert done.returncode == 0 and "processors of pipelines: 42" in done.stdout
+
+
+def test_quotas_that_are_used_up_or_cannot_be_seen_are_told_apart(gcp: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(gcp.iam.quotas, "custom_model_serving_nvidia_l4_gpus", 0)
+    none = found()["quotas"]
+    assert none.ok is False and "L4 of endpoints: 0" in none.found
+    gcp.iam.fault = lambda request: Reply({}, 403) if "quotaInfos" in request.path else None
+    unseen = found()["quotas"]
+    assert unseen.ok is None and "gcloud alpha services quota list" in unseen.found
 
 
 def test_nothing_is_asked_where_nothing_may_cost(gcp: Cloud) -> None:
@@ -143,7 +151,7 @@ def test_nothing_is_changed_or_paid(gcp: Cloud) -> None:
         server.log.clear()
     found(musician="lyria")
     assert {request.method for server in (gcp.vertex, gcp.openai) for request in server.log} == {"GET"}
-    assert all(request.path.endswith(":testIamPermissions") for request in gcp.iam.log)
+    assert all(request.path.endswith(":testIamPermissions") for request in gcp.iam.log if request.method != "GET")
     assert gcp.iam.log
 
 

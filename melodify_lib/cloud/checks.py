@@ -25,6 +25,7 @@ _CLIENTS = (
     "google.genai",
     "google.auth.transport.requests",
     "google.cloud.aiplatform_v1",
+    "google.cloud.cloudquotas_v1",
     "google.cloud.resourcemanager_v3",
     "google.cloud.storage",
 )
@@ -43,11 +44,19 @@ _ROLES = {
 }
 """Permission → the role that has it."""
 
+_QUOTAS = {
+    "custom_model_training_cpus": "processors of pipelines",
+    "custom_model_training_nvidia_l4_gpus": "L4 of pipelines",
+    "custom_model_serving_cpus": "processors of endpoints",
+    "custom_model_serving_nvidia_l4_gpus": "L4 of endpoints",
+}
+"""Metric of Vertex AI → what it limits for us; from memory of its quota page."""
+
 
 def check(settings: Settings) -> list[tuple[bool | None, str, str]]:
     """Of each check that the settings call for: whether it is well, its name, and what was found or what to do.
 
-    Quotas are not asked for, so it is None whether they are well.
+    Where nothing is known, as nobody may see it, that is None.
     """
     google = _uses_google(settings)
     wanted = {
@@ -65,7 +74,7 @@ def check(settings: Settings) -> list[tuple[bool | None, str, str]]:
     with ThreadPoolExecutor(len(checks) or 1) as pool:
         found = pool.map(lambda one: tried(lambda: one(settings)), checks.values())
         asked = [(ok, name, text) for name, (ok, text) in zip(checks, found, strict=True)]
-    return [*asked, *([(None, "quotas", _quotas(settings))] if google else [])]
+    return [*asked, *([_quotas(settings)] if google else [])]
 
 
 def import_clients() -> None:
@@ -275,11 +284,42 @@ def _bucket_name(settings: Settings) -> str:
     return settings.bucket
 
 
-def _quotas(settings: Settings) -> str:
-    return (
-        "not asked; see them with: gcloud alpha services quota list --service=aiplatform.googleapis.com "
+def _quotas(settings: Settings) -> tuple[bool | None, str, str]:
+    """Those of `_QUOTAS` in the settings' region; one of 0 is not well. Nothing where they cannot be seen."""
+    by_hand = (
+        "see them with: gcloud alpha services quota list --service=aiplatform.googleapis.com "
         f"--consumer=projects/{settings.project}"
     )
+    try:
+        there = retry.whole(lambda: _limits(settings), PATIENCE_S)
+    except MelodifyError as error:
+        return None, "quotas", f"not seen ({error}); {by_hand}"
+    if not there:
+        return None, "quotas", f"none is named as expected; {by_hand}"
+    said = ", ".join(f"{_QUOTAS[metric]}: {'no limit' if value < 0 else value}" for metric, value in there.items())
+    if 0 in there.values():
+        return False, "quotas", f"{said} in {settings.location}; ask for more, or choose another MELODIFY_LOCATION"
+    return True, "quotas", f"{said} in {settings.location}"
+
+
+def _limits(settings: Settings) -> dict[str, int]:
+    """Metric → its limit in the region; -1 is none."""
+    try:
+        from google.cloud.cloudquotas_v1 import CloudQuotasClient
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(clients.EXTRA) from error
+    client = clients.vertex(
+        settings, CloudQuotasClient, address=settings.quotas_base_url or "cloudquotas.googleapis.com"
+    )
+    parent = f"projects/{settings.project}/locations/global/services/aiplatform.googleapis.com"
+    found = {}
+    with clients.readable("Cloud Quotas"):
+        for one in _ask(settings, lambda: list(client.list_quota_infos(parent=parent, retry=None)), "Cloud Quotas"):
+            metric = one.metric.removeprefix("aiplatform.googleapis.com/")
+            for limit in one.dimensions_infos if metric in _QUOTAS else ():
+                if settings.location in limit.applicable_locations:
+                    found[metric] = int(limit.details.value)
+    return found
 
 
 def _ask(settings: Settings, request: Callable[[], retry.T], service: str = "Vertex AI") -> retry.T:

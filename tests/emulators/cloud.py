@@ -58,6 +58,7 @@ def cloud() -> Iterator[Cloud]:
             "MELODIFY_GCS_BASE_URL": gcs_url,
             "MELODIFY_IAM_BASE_URL": iam.url,
             "MELODIFY_IAM_CREDENTIALS_BASE_URL": iam.url,
+            "MELODIFY_QUOTAS_BASE_URL": iam.url,
             "MELODIFY_RESOURCE_MANAGER_BASE_URL": iam.url,
             "MELODIFY_SECRET_MANAGER_BASE_URL": iam.url,
             "MELODIFY_OPENAI_SECRET": SECRET,

@@ -1,6 +1,7 @@
 """IAM on this machine: signBlob, with a key that nobody else has; what is granted on the project and the account.
 
-And Secret Manager, which gives what is in `secrets`, by the name of the version.
+And Secret Manager, which gives what is in `secrets`, by the name of the version; and Cloud Quotas, with what is in
+`quotas` for us-central1.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from google.cloud.cloudquotas_v1.types import ListQuotaInfosResponse
 from google.iam.v1.iam_policy_pb2 import TestIamPermissionsRequest
 from google.protobuf import json_format
 
@@ -23,6 +25,7 @@ class IamEmulator(Emulator):
     def __init__(self, token: str, account: str) -> None:
         self.token, self.account = token, account
         self.secrets: dict[str, str] = {}
+        self.quotas = {"custom_model_training_cpus": 42, "custom_model_serving_cpus": -1}
         self.denied: set[str] = set()
         self.granted_on_account: set[str] = set()
         self._key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -50,6 +53,21 @@ class IamEmulator(Emulator):
         if name not in self.secrets:
             raise Refused(404, f"Secret [{name}] not found or has no versions.")
         return {"name": name, "payload": {"data": base64.b64encode(self.secrets[name].encode()).decode()}}
+
+    @route("GET", r"/v1/projects/[^/]+/locations/global/services/aiplatform.googleapis.com/quotaInfos")
+    def list_quotas(self, request: Request) -> Any:
+        if request.headers.get("authorization") != f"Bearer {self.token}":
+            raise Refused(401, "Request had invalid authentication credentials")
+        infos = [
+            {
+                "metric": f"aiplatform.googleapis.com/{metric}",
+                "dimensionsInfos": [{"details": {"value": str(value)}, "applicableLocations": ["us-central1"]}],
+            }
+            for metric, value in {**self.quotas, "something_else": 1}.items()
+        ]
+        answer = {"quotaInfos": infos}
+        json_format.ParseDict(answer, ListQuotaInfosResponse.pb(ListQuotaInfosResponse()))
+        return answer
 
     @route("POST", r"/v3/projects/[^/:]+:testIamPermissions")
     def test_project(self, request: Request) -> Any:

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
-import psutil
 import pytest
+from webserver import WebServer, web_server
 
 from emulators.cloud import Cloud
 from melodify_lib.nouns import TrackCard
@@ -23,41 +17,19 @@ from melodify_lib.store import open_store
 
 
 @pytest.fixture(scope="module")
-def web(servers: Cloud, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    plain = {name: value for name, value in os.environ.items() if not name.startswith("MELODIFY_")}
+def server(servers: Cloud, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebServer]:
+    more = {"WEB_HEARTBEAT": "0.3", "WEB_LOST_AFTER": "3", "WEB_DEADLINE": "120"}
+    bucket = f"gs://{servers.environment['MELODIFY_BUCKET']}"
     folder = tmp_path_factory.mktemp("web")
-    more = {"WEB_FOLDER": str(folder), "WEB_HEARTBEAT": "0.3", "WEB_LOST_AFTER": "3", "WEB_DEADLINE": "120"}
-    process = subprocess.Popen(
-        [sys.executable, "-c", "from melodify_lib.cli import main; main()", "web", "--port", str(port)],
-        env={**plain, **servers.environment, **more},
-    )
-    try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
-            _until(lambda: _is_ready(client))
-            client.headers["Authorization"] = f"Bearer {client.post('/api/v1/token/').json()['token']}"
-            yield client
-        process.terminate()
-        assert process.wait(40) == 0
-    finally:
-        process.kill()
-        process.wait()
+    with web_server(folder, **{**servers.environment, "MELODIFY_STORE": bucket, **more}) as running:
+        yield running
 
 
-def _is_ready(client: httpx.Client) -> bool:
-    try:
-        return client.get("/ready").status_code == 200
-    except httpx.TransportError:
-        return False
-
-
-def _until(is_so: Any, seconds: float = 90) -> None:
-    until = time.monotonic() + seconds
-    while not is_so():
-        assert time.monotonic() < until
-        time.sleep(0.1)
+@pytest.fixture
+def web(server: WebServer) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=server.url, timeout=30) as client:
+        client.headers["Authorization"] = f"Bearer {client.post('/api/v1/token/').json()['token']}"
+        yield client
 
 
 def order(web: httpx.Client, seed: int) -> str:
@@ -72,8 +44,8 @@ def read(web: httpx.Client, track: str) -> dict[str, Any]:
     return answer
 
 
-def ended(web: httpx.Client, track: str) -> dict[str, Any]:
-    _until(lambda: read(web, track)["state"] not in ("queued", "running"))
+def ended(server: WebServer, web: httpx.Client, track: str) -> dict[str, Any]:
+    server.wait_for(lambda: read(web, track)["state"] not in ("queued", "running"), 90)
     return read(web, track)
 
 
@@ -85,10 +57,12 @@ def stored(prefix: str) -> list[str]:
     return open_store(Settings.load()).list(prefix)
 
 
-def test_a_song_is_made_by_one_job_kept_in_the_bucket_and_deleted_from_it(gcp: Cloud, web: httpx.Client) -> None:
+def test_a_song_is_made_by_one_job_kept_in_the_bucket_and_deleted_from_it(
+    gcp: Cloud, server: WebServer, web: httpx.Client
+) -> None:
     before = jobs(gcp)
     track = order(web, 1)
-    done = ended(web, track)
+    done = ended(server, web, track)
     assert (done["state"], done["error"]) == ("done", ""), done
     assert jobs(gcp) == before + 1
     assert done["caption"]["source"].startswith("openai") and done["description"]["genre"]
@@ -102,7 +76,7 @@ def test_a_song_is_made_by_one_job_kept_in_the_bucket_and_deleted_from_it(gcp: C
         assert stranger.get(done["files"]["track.wav"]).status_code == 401
 
     again = web.post(f"/api/v1/tracks/{track}/remix/", json={"bpm": 71, "seed": 5}).json()["id"]
-    remixed = ended(web, again)
+    remixed = ended(server, web, again)
     assert remixed["state"] == "done" and remixed["description"] == {**done["description"], "bpm": 71}
     assert remixed["caption"] == done["caption"] and jobs(gcp) == before + 2
 
@@ -111,27 +85,20 @@ def test_a_song_is_made_by_one_job_kept_in_the_bucket_and_deleted_from_it(gcp: C
     assert not stored("web/") and not stored("songs/")
 
 
-def test_a_worker_that_is_killed_leaves_its_job_to_the_next(gcp: Cloud, web: httpx.Client) -> None:
+def test_a_worker_that_is_killed_leaves_its_job_to_the_next(gcp: Cloud, server: WebServer, web: httpx.Client) -> None:
     before = jobs(gcp)
     track = order(web, 2)
-    _until(lambda: jobs(gcp) > before)
-    (worker,) = [one for one in psutil.process_iter(["cmdline"]) if _is_worker_of(one, web)]
-    worker.send_signal(signal.SIGKILL)
-    assert ended(web, track)["state"] == "done"
+    server.wait_for(lambda: jobs(gcp) > before)
+    (worker,) = server.started("web", "worker")
+    worker.kill()
+    assert ended(server, web, track)["state"] == "done"
     assert jobs(gcp) == before + 1, "the same job is found"
 
 
-def test_a_visitor_who_cancels_cancels_the_job(gcp: Cloud, web: httpx.Client) -> None:
+def test_a_visitor_who_cancels_cancels_the_job(gcp: Cloud, server: WebServer, web: httpx.Client) -> None:
     before = set(gcp.vertex.pipeline_jobs)
     track = order(web, 3)
-    _until(lambda: set(gcp.vertex.pipeline_jobs) - before)
+    server.wait_for(lambda: set(gcp.vertex.pipeline_jobs) - before)
     assert web.post(f"/api/v1/tracks/{track}/cancel/").json()["state"] == "cancelled"
     (name,) = set(gcp.vertex.pipeline_jobs) - before
-    _until(lambda: gcp.vertex.pipeline_jobs[name]["state"] == "PIPELINE_STATE_CANCELLED")
-
-
-def _is_worker_of(process: psutil.Process, web: httpx.Client) -> bool:
-    try:
-        return process.cmdline()[-2:] == ["web", "worker"] and f"{web.base_url.port}" in process.parent().cmdline()
-    except (psutil.Error, AttributeError):
-        return False
+    server.wait_for(lambda: gcp.vertex.pipeline_jobs[name]["state"] == "PIPELINE_STATE_CANCELLED")

@@ -47,7 +47,7 @@ bench-musicgen: $(READY) ## MusicGen beside transformers and OpenVINO, and its e
 	$(BIN)/python bench/endpoint.py --checkpoint "$$checkpoint"
 
 bench-web: $(READY) ## the web application under load: 50 visitors
-	@$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	@$(BIN)/pip install --quiet --constraint constraints.txt locust
 	@$(BIN)/python bench/web.py
 
 dataset: $(READY) ## rebuild the dataset that ships, and the describer that is tuned on it, if the gate lets it pass

@@ -309,11 +309,6 @@ class TrackCard(_Frozen):
     measured: Measures
     files: dict[str, Sha256]
 
-    @property
-    def song(self) -> str:
-        """Prefix of the names under which `Track.put_song` stores the song."""
-        return f"songs/{sha256(self.to_json().encode())[:16]}/"
-
     def to_json(self) -> str:
         return self.model_dump_json(indent=2) + "\n"
 
@@ -361,7 +356,7 @@ class Track:
 
     def put_song(self, store: Store) -> str:
         """`put` under the hash of the card: the same request finds the same song, another never overwrites it."""
-        return self.put(store, self.card.song)
+        return self.put(store, f"songs/{sha256(self.card.to_json().encode())[:16]}/")
 
 
 def sha256(data: bytes) -> str:

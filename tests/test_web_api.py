@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Iterator
 from io import BytesIO
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import webapp
 from django.core.cache import cache
 from django.core.files.uploadedfile import SimpleUploadedFile
+from django.db import OperationalError
 from django.http import HttpResponse
 from django.test import Client
 from jsonschema import Draft202012Validator
@@ -372,6 +374,54 @@ def test_what_fails_on_our_side_is_a_problem_too(
 
 
 # --- limits ----------------------------------------------------------------------------------------------------------
+
+
+def test_an_order_that_is_refused_or_sent_again_is_no_song(client: Client, settings: Any) -> None:
+    settings.CONFIG = webapp.configure(songs_per_hour=2)
+    headers = {**bearer(Visitor.new()), "Idempotency-Key": "k"}
+    assert upload(client, seconds=1).status_code == 400
+    assert upload(client, image=SimpleUploadedFile("a.png", b"no picture")).status_code == 422
+    assert [upload(client, headers=headers, seed=1).status_code for _ in range(3)] == [202] * 3
+    assert [upload(client).status_code for _ in range(2)] == [202, 429]
+
+
+def test_a_household_of_ipv6_is_one_client(client: Client, settings: Any) -> None:
+    settings.CONFIG = webapp.configure(requests_per_minute=1)
+    mine = bearer(Visitor.new())
+    codes = [
+        client.get(API, headers=mine, REMOTE_ADDR=f"2001:db8::{one}").status_code for one in ("1", "2", "1:0:0:0:1")
+    ]
+    assert codes == [200, 429, 200]
+
+
+def test_a_database_that_is_away_is_said_with_when_to_come_back(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def locked(*_: Any, **__: Any) -> None:
+        raise OperationalError("database is locked")
+
+    monkeypatch.setattr(jobs, "create", locked)
+    answer = upload(client)
+    problem(answer, 503)
+    assert answer["Retry-After"] == "60"
+    page = Client().post("/", {"image": SimpleUploadedFile("a.png", webapp.picture()), "seconds": 4})
+    assert page.status_code == 503 and page["Retry-After"] == "60"
+
+
+def test_a_large_upload_lies_in_no_file_with_a_name(client: Client, tmp_path: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    seen: list[Any] = []
+    monkeypatch.setattr(
+        "web.tracks.limits.open_image",
+        lambda data: seen.extend([len(data), *tmp_path.iterdir()]) or Image.new("RGB", (32, 32)),
+    )
+    image = SimpleUploadedFile("a.png", b"x" * (2 * 2**20))
+    assert upload(client, image=image).status_code == 202
+    assert seen == [2 * 2**20]
+
+
+def test_private_answers_are_kept_by_no_cache(client: Client) -> None:
+    assert client.get(API, headers=bearer(Visitor.new()))["Cache-Control"] == "private, no-store"
 
 
 def test_too_many_requests_are_told_when_to_come_back(client: Client, settings: Any) -> None:

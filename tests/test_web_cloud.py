@@ -66,7 +66,7 @@ def test_a_song_is_made_by_one_job_kept_in_the_bucket_and_deleted_from_it(
     assert (done["state"], done["error"]) == ("done", ""), done
     assert jobs(gcp) == before + 1
     assert done["caption"]["source"].startswith("openai") and done["description"]["genre"]
-    assert stored(f"web/{track}/") and not stored("songs/"), "a song lies where it is deleted with its track"
+    assert stored(f"web/{track}/") and not stored("songs/") and not stored(f"web/{track}/pipeline")
     wav = web.get(done["files"]["track.wav"], follow_redirects=False)
     assert wav.status_code == 302 and "X-Goog-Signature" in wav.headers["Location"]
     song = httpx.get(wav.headers["Location"]).content

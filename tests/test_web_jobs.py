@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 import webapp
-from django.db import connection
+from django.db import OperationalError, connection
+from django.db.models import QuerySet
 from django.utils import timezone
 from PIL import Image
 
@@ -22,7 +23,7 @@ from melodify_lib.nouns import TrackCard, sha256
 from melodify_lib.settings import Settings
 from melodify_lib.store import FolderStore
 from web.tracks import files, jobs, work
-from web.tracks.jobs import ConflictError, Options, QueueFullError
+from web.tracks.jobs import ConflictError, GoneError, Options, QueueFullError
 from web.tracks.models import UNDER_WAY, Stage, State, Track
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -410,7 +411,7 @@ def test_a_remix_has_its_parents_picture_and_outlives_it(make: Callable[[str], N
     make(parent.id)
     parent.refresh_from_db()
     given = {**parent.description, "bpm": 100}
-    remix = jobs.remix(parent, replace(OPTIONS, given=given))
+    remix, _ = jobs.create(OWNER, replace(OPTIONS, given=given), parent=parent)
     assert remix.parent_id == parent.id
     jobs.delete(parent)
     age(parent)
@@ -419,8 +420,8 @@ def test_a_remix_has_its_parents_picture_and_outlives_it(make: Callable[[str], N
     remix.refresh_from_db()
     assert (remix.state, remix.description["bpm"], remix.parent_id) == (State.DONE, 100, None)
     assert remix.card["describer"] is None
-    with pytest.raises(StoreError):
-        jobs.remix(parent, OPTIONS)
+    with pytest.raises(GoneError):
+        jobs.create(OWNER, OPTIONS, parent=parent)
 
 
 def test_a_link_is_the_same_until_it_is_taken_back() -> None:
@@ -437,3 +438,35 @@ def test_a_link_is_the_same_until_it_is_taken_back() -> None:
 def _no_connection_is_left() -> Iterator[None]:
     yield
     connection.close()
+
+
+def test_one_folder_that_cannot_be_removed_keeps_no_other_from_being_deleted(monkeypatch: pytest.MonkeyPatch) -> None:
+    stuck, gone = order(), order()
+    for track in (stuck, gone):
+        jobs.delete(track)
+    Track.objects.update(heartbeat=timezone.now() - timedelta(days=1))
+    remove = files.delete
+
+    def refuse(track_id: str) -> None:
+        if track_id == stuck.id:
+            raise StoreError("cannot delete")
+        remove(track_id)
+
+    monkeypatch.setattr(files, "delete", refuse)
+    jobs.reap()
+    assert [track.id for track in Track.objects.all()] == [stuck.id]
+
+
+def test_files_are_deleted_even_where_no_row_can_be_written(
+    monkeypatch: pytest.MonkeyPatch, stored: Callable[[], list[str]]
+) -> None:
+    track = order()
+    assert stored()
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OperationalError("database or disk is full")
+
+    monkeypatch.setattr(QuerySet, "update", full)
+    with pytest.raises(OperationalError):
+        jobs.delete(track)
+    assert not [name for name in stored() if "." in name]

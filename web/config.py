@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from melodify_lib.errors import SettingsError
@@ -38,7 +38,7 @@ class Config(BaseSettings):
     proxies: int = Field(0, ge=0, le=5, description="trusted proxies in front, for a client's address; Cloud Run: 1")
 
     musicians: list[str] = Field([], description="that visitors may choose from; the library's setting if unset")
-    longest: float = Field(120, ge=4, le=300, description="seconds of music at most")
+    longest: float = Field(120, ge=20, le=300, description="seconds of music at most")
     workers: int = Field(1, ge=0, le=64, description="songs that are made at once on this machine")
     threads: int = Field(64, ge=1, le=256, description="requests at once; uploads among them wait in turn")
     waiting: int = Field(20, ge=0, le=10_000, description="songs that may wait; more are refused with 503")
@@ -50,6 +50,12 @@ class Config(BaseSettings):
     deadline: float = Field(900, gt=0, description="seconds that a song may take")
     grace: float = Field(25, gt=0, description="seconds between SIGTERM and the end")
     keep_days: float = Field(7, gt=0, description="days after which a track is deleted, with all its files")
+
+    @model_validator(mode="after")
+    def _check_heartbeat(self) -> Self:
+        if self.lost_after < 3 * self.heartbeat:
+            raise ValueError(f"lost_after must be at least three heartbeats ({3 * self.heartbeat:g} s)")
+        return self
 
     @classmethod
     def load(cls, **overrides: Any) -> Self:

@@ -76,7 +76,10 @@ def _database() -> dict[str, Any]:
 DATABASES = {"default": _database()}
 TASKS = {"default": {"BACKEND": "django_tasks_db.DatabaseBackend"}}
 CACHES = {
-    "default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},
+    "default": {
+        "BACKEND": "django.core.cache.backends.locmem.LocMemCache",
+        "OPTIONS": {"MAX_ENTRIES": 100_000},  # clients that are counted; what falls out is forgiven
+    },
 }
 
 # The visitor's key is all that a session holds: it is signed and needs no table.
@@ -114,6 +117,10 @@ CONTENT_SECURITY_POLICY = {
 }
 
 FILE_UPLOAD_MAX_MEMORY_SIZE = 2**20
+FILE_UPLOAD_HANDLERS = [
+    "django.core.files.uploadhandler.MemoryFileUploadHandler",
+    "web.tracks.uploads.NamelessUploadHandler",
+]
 DATA_UPLOAD_MAX_MEMORY_SIZE = 2**17
 DATA_UPLOAD_MAX_NUMBER_FIELDS = 50
 DATA_UPLOAD_MAX_NUMBER_FILES = 2

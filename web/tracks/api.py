@@ -129,7 +129,9 @@ class TrackViewSet(viewsets.GenericViewSet[Track]):
         key = request.headers.get("Idempotency-Key", "")
         jobs.check_room(owner.owner, key)
         picture = limits.read_picture(asked.validated_data["image"])
-        track, _ = jobs.create(owner.owner, asked.options(key), picture=picture, idempotency_key=key)
+        track, is_new = jobs.create(owner.owner, asked.options(key), picture=picture, idempotency_key=key)
+        if is_new:
+            limits.count_song(request)
         answer = self._answer(track, 202)
         answer.data = {"track": answer.data, **({} if visitor else {"token": owner.key})}
         return answer
@@ -162,7 +164,10 @@ class TrackViewSet(viewsets.GenericViewSet[Track]):
         asked = Remix(data=request.data)
         asked.is_valid(raise_exception=True)
         key = request.headers.get("Idempotency-Key", "")
-        return self._answer(jobs.remix(parent, asked.options(parent, key), idempotency_key=key), 202)
+        track, is_new = jobs.create(parent.owner, asked.options(parent, key), parent=parent, idempotency_key=key)
+        if is_new:
+            limits.count_song(request)
+        return self._answer(track, 202)
 
     @extend_schema(request=None, responses={200: TrackSerializer, **_problems()})
     @action(detail=True, methods=["post"])

@@ -16,11 +16,12 @@ from werkzeug.http import parse_etags
 from whitenoise.responders import SlicedFile
 
 from melodify_lib.errors import StoreError
-from melodify_lib.nouns import TrackCard
 from melodify_lib.settings import Settings
 from melodify_lib.store import Store, open_store
 from web.tracks.models import Track
 
+PIPELINE = "pipeline"
+"""Where a pipeline stores a track's song, so that it goes with the track whatever happens."""
 PICTURE, PREVIEW = "picture.png", "preview.webp"
 PREVIEW_SIDE = 720
 TYPES = {
@@ -72,9 +73,9 @@ def copy_picture(source: str, target: str) -> None:
         where.put(prefix(target) + name, where.get(prefix(source) + name))
 
 
-def delete_song(card: TrackCard) -> None:
-    """What a pipeline stored of a song that a track has now."""
-    store().delete_all(card.song.rstrip("/"))
+def delete_pipeline(track_id: str) -> None:
+    """What a pipeline stored of a song that the track has now."""
+    store().delete_all(prefix(track_id) + PIPELINE)
 
 
 def delete(track_id: str) -> None:

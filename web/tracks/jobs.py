@@ -50,6 +50,10 @@ class ConflictError(InputError):
     """The same idempotency key was used for something else."""
 
 
+class GoneError(InputError):
+    """The track that was asked for was deleted a moment ago."""
+
+
 class QueueFullError(BusyError):
     """As many songs wait as may; `retry_after` seconds are a guess at when one will not."""
 
@@ -69,7 +73,7 @@ def create(
     """A queued track for a picture, or for that of `parent`; and whether it is new.
 
     The same key of the same owner is the same track. Raises `ConflictError` where the key was used for something else,
-    `QueueFullError`, and `StoreError` where the parent's picture is gone or the store fails: nothing is left then.
+    `GoneError` where the parent is gone, `QueueFullError`, and `StoreError` where the store fails: nothing is left then.
     """
     source = sha256(picture.tobytes()) if picture is not None else (parent.id if parent else "")
     fingerprint = sha256(json.dumps([source, asdict(options)], sort_keys=True).encode())
@@ -81,7 +85,7 @@ def create(
         if _is_full():
             raise QueueFullError(retry_after=5)
         if parent is not None and not Track.objects.select_for_update().filter(id=parent.id, owner=owner).first():
-            raise StoreError("the track to remix was deleted")
+            raise GoneError("the track to remix was deleted")
         track = Track.objects.create(
             owner=owner,
             idempotency_key=key,
@@ -107,12 +111,6 @@ def create(
         log.info("queued", extra={"labels": {"track": track.id}})
     track.refresh_from_db()
     return track, True
-
-
-def remix(parent: Track, options: Options, *, idempotency_key: str = "") -> Track:
-    """A track with the picture of another. Raises as `create` does, and `InputError` where nothing is described yet."""
-    track, _ = create(parent.owner, options, parent=parent, idempotency_key=idempotency_key)
-    return track
 
 
 def check_room(owner: str, idempotency_key: str = "") -> None:
@@ -222,10 +220,12 @@ def cancel(track: Track) -> bool:
 def delete(track: Track) -> None:
     """Every file, and all that the row says; it stays, hidden, until `reap` is sure that no worker writes any more."""
     said = dict.fromkeys(("caption", "description", "card", "peaks", "given", "share", "idempotency_key"))
-    Track.objects.filter(id=track.id).update(
-        **said, state=State.DELETED, stage="", claim="", error="", heartbeat=timezone.now()
-    )
-    files.delete(track.id)
+    try:
+        Track.objects.filter(id=track.id).update(
+            **said, state=State.DELETED, stage="", claim="", error="", heartbeat=timezone.now()
+        )
+    finally:  # on a full disk no row can be written, and this makes room
+        files.delete(track.id)
 
 
 def purge(track_id: str) -> None:
@@ -269,7 +269,8 @@ def reap() -> int:
     half_received = Q(state=State.NEW, created__lt=timezone.now() - timedelta(seconds=max(600, config.lost_after)))
     for track in Track.objects.filter(half_received | Q(state=State.DELETED, heartbeat__lt=lost)):
         touched += 1
-        purge(track.id)
+        with suppress(StoreError):  # it is tried again; the others go
+            purge(track.id)
     return touched
 
 

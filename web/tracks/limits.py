@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
 from django.conf import settings
@@ -34,16 +35,31 @@ class RequestThrottle(SimpleRateThrottle):
         return f"{settings.CONFIG.requests_per_minute}/min"
 
     def get_cache_key(self, request: Request, view: APIView) -> str:
-        return f"throttle-{self.scope}-{self.get_ident(request)}"
+        return f"throttle-{self.scope}-{_network(self.get_ident(request))}"
+
+
+def _network(address: str) -> str:
+    """Whom an address stands for: of IPv6 a household has 2**64."""
+    try:
+        return str(ip_network(f"{address}/64", strict=False)) if ":" in address else address
+    except ValueError:
+        return address
 
 
 class SongThrottle(RequestThrottle):
-    """Songs of one address, whatever cookies it sends."""
+    """Songs of one address, whatever cookies it sends; those that were ordered, not those that were refused."""
 
     scope = "songs"
 
     def get_rate(self) -> str:
         return f"{settings.CONFIG.songs_per_hour}/hour"
+
+    def throttle_success(self) -> bool:
+        return True  # `count_song` counts it when it is one
+
+    def count(self, request: Request | HttpRequest) -> None:
+        if self.allow_request(request, None):
+            super().throttle_success()
 
 
 def read_picture(upload: UploadedFile) -> Image:
@@ -65,8 +81,13 @@ def _turn() -> Iterator[None]:
         _reading.release()
 
 
-def count_song(request: HttpRequest) -> None:
-    """What `SongThrottle` does for the API, for a page. Raises `Throttled`."""
-    throttle = SongThrottle()
-    if not throttle.allow_request(request, None):
-        raise Throttled(throttle.wait())
+def check(request: HttpRequest) -> None:
+    """What the throttles do for the API, for a page. Raises `Throttled`."""
+    for throttle in (RequestThrottle(), SongThrottle()):
+        if not throttle.allow_request(request, None):
+            raise Throttled(throttle.wait())
+
+
+def count_song(request: Request | HttpRequest) -> None:
+    """A song was ordered."""
+    SongThrottle().count(request)

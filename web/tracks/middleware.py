@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Callable
 
+from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, JsonResponse
 from django.http.response import HttpResponseBase
 
@@ -43,9 +44,11 @@ class RequestMiddleware:
                 response: HttpResponseBase = _too_large(most)
             else:
                 response = self._answer(request)
+            if request.path.startswith("/api/") and not response.has_header("Cache-Control"):
+                response["Cache-Control"] = "private, no-store"
             seconds = time.monotonic() - since
             match = request.resolver_match
-            route = match.route if match else "none"
+            route = (match.route or "home") if match else "none"
             method = request.method if request.method in _METHODS else "other"
             operations.REQUESTS.labels(route, method, response.status_code).inc()
             operations.SECONDS.labels(route).observe(seconds)
@@ -54,6 +57,15 @@ class RequestMiddleware:
             labels = {"track": track} if track else {}
             log.info("%s %s %d", method, route, response.status_code, extra={"fields": said, "labels": labels})
         return response
+
+    def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponseBase | None:
+        """The database is away, or somebody holds it: that passes."""
+        if not isinstance(error, OperationalError | InterfaceError):
+            return None
+        log.error("unavailable: %s", error)
+        from web.tracks.views import unavailable
+
+        return unavailable(request)
 
 
 def _too_large(most: int) -> JsonResponse:

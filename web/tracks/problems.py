@@ -12,11 +12,12 @@ from rest_framework import exceptions, status
 from rest_framework.response import Response
 
 from melodify_lib.errors import ImageError, InputError, MelodifyError
-from web.tracks.jobs import ConflictError, QueueFullError
+from web.tracks.jobs import ConflictError, GoneError, QueueFullError
 
 log = logging.getLogger("melodify_lib.web")
 
 TYPES: dict[type[Exception], tuple[int, str, str]] = {
+    GoneError: (404, "not-found", "Not found."),
     ConflictError: (422, "idempotency-key-reused", "The idempotency key was used for another request"),
     ImageError: (422, "picture-refused", "The picture cannot be used"),
     InputError: (400, "invalid", "The request cannot be used"),

@@ -64,12 +64,15 @@ def home(request: HttpRequest) -> HttpResponseBase:
 
 def _order(request: HttpRequest) -> Track:
     asked = NewTrack(data={**_filled(request), **request.FILES.dict()})
-    limits.count_song(request)
+    limits.check(request)
     asked.is_valid(raise_exception=True)
     owner, once = begin_session(request).owner, request.POST.get("once", "")
     jobs.check_room(owner, once)
     picture = limits.read_picture(asked.validated_data["image"])
-    return jobs.create(owner, asked.options(once), picture=picture, idempotency_key=once)[0]
+    track, is_new = jobs.create(owner, asked.options(once), picture=picture, idempotency_key=once)
+    if is_new:
+        limits.count_song(request)
+    return track
 
 
 def _filled(request: HttpRequest) -> dict[str, Any]:
@@ -207,11 +210,13 @@ def change(request: HttpRequest, track_id: str, what: str) -> HttpResponseBase:
 
 def _remix(request: HttpRequest, parent: Track) -> HttpResponseBase:
     try:
-        limits.count_song(request)
+        limits.check(request)
         asked = Remix(data=_filled(request))
         asked.is_valid(raise_exception=True)
         key = request.POST.get("once", "")
-        made = jobs.remix(parent, asked.options(parent, key), idempotency_key=key)
+        made, is_new = jobs.create(parent.owner, asked.options(parent, key), parent=parent, idempotency_key=key)
+        if is_new:
+            limits.count_song(request)
         return redirect("track", made.id)
     except Exception as error:
         context = {**_context(request, parent), "asked": request.POST}
@@ -274,6 +279,14 @@ def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
     return _error(request, _("Nothing is here"), _("It may have been deleted, or it is not yours."), 404)
+
+
+def unavailable(request: HttpRequest) -> HttpResponse:
+    response = _error(
+        request, _("That did not work"), _("A part of the service does not answer. Please try again in a minute."), 503
+    )
+    response["Retry-After"] = "60"
+    return response
 
 
 def our_fault(request: HttpRequest) -> HttpResponse:

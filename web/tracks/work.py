@@ -17,7 +17,7 @@ from functools import lru_cache
 from typing import Any
 
 from django.conf import settings as django_settings
-from django.db import OperationalError, close_old_connections, connection
+from django.db import Error, close_old_connections, connection
 from PIL import Image
 
 from melodify_lib import logs
@@ -122,6 +122,7 @@ def _by_pipeline(
     known = Caption.model_validate(track.caption) if track.caption else None
     parameters = arguments(picture, settings, caption=known, **_asked(track))
     reporter.captioned(Caption.model_validate(parameters["caption"]))
+    parameters["musician_settings"]["store"] += f"/{files.prefix(track.id)}{files.PIPELINE}"
     made = run(parameters, settings, request=track.id, on_look=reporter.look)
     reporter.described(made.card.description)
     reporter.say(Stage.STORE)
@@ -160,7 +161,7 @@ def _store(track: Track, made: dict[str, bytes], card: TrackCard) -> None:
     written = {**made, "track.mp3": to_mp3(wav), "card.json": card.to_json().encode()}
     put_all(files.store(), files.prefix(track.id), written)
     if Settings.load().runner == "vertex":
-        files.delete_song(card)  # of the pipeline: a track's files are where they are deleted with it
+        files.delete_pipeline(track.id)
     if not jobs.finish(track, card=card.model_dump(mode="json"), peaks=peaks(wav, PEAKS)):
         raise LostError
     log.info("done")
@@ -227,7 +228,7 @@ def _signs_of_life(track: Track) -> Iterator[None]:
             try:
                 close_old_connections()
                 jobs.beat(track)
-            except OperationalError:  # the next one may get through
+            except Error:  # the next one may get through
                 log.warning("no sign of life could be written", exc_info=True)
             if time.monotonic() > last:
                 log.critical("stuck: this worker ends itself")

@@ -8,13 +8,14 @@ import os
 import secrets
 import signal
 import threading
+from collections.abc import Callable
 from datetime import timedelta
 from types import FrameType
 from typing import Any
 
 from django.conf import settings
 from django.core.management.base import BaseCommand
-from django.db import DatabaseError, close_old_connections, connection
+from django.db import Error, close_old_connections, connection
 from django.utils import timezone
 from django_tasks_db.management.commands.db_worker import Worker as TaskWorker
 
@@ -70,17 +71,22 @@ class Command(BaseCommand):
 def keep_house(worker_id: str, over: threading.Event) -> None:
     """Signs of life, lost workers' songs, old tracks; until the worker ends."""
     for number in itertools.count():
-        try:
-            close_old_connections()
-            Worker.objects.update_or_create(id=worker_id, defaults={"heartbeat": timezone.now()})
-            jobs.reap()
-            if number % EXPIRE_EVERY == 0:
-                jobs.expire()
-                Worker.objects.filter(heartbeat__lt=timezone.now() - timedelta(days=1)).delete()
-        except (DatabaseError, StoreError):
-            log.warning("housekeeping failed; it is tried again", exc_info=True)
-        except Exception:
-            log.exception("housekeeping failed; it is tried again")
+        close_old_connections()
+        _try(lambda: Worker.objects.update_or_create(id=worker_id, defaults={"heartbeat": timezone.now()}))
+        _try(jobs.reap)
+        if number % EXPIRE_EVERY == 0:
+            _try(jobs.expire)
+            _try(Worker.objects.filter(heartbeat__lt=timezone.now() - timedelta(days=1)).delete)
         if over.wait(settings.CONFIG.heartbeat):
             connection.close()
             return
+
+
+def _try(chore: Callable[[], Any]) -> None:
+    """One that fails keeps no other from being done."""
+    try:
+        chore()
+    except (Error, StoreError):
+        log.warning("housekeeping failed; it is tried again", exc_info=True)
+    except Exception:
+        log.exception("housekeeping failed; it is tried again")

@@ -298,14 +298,18 @@ class _Ear(logging.Handler):
 def listening() -> Iterator[list[str]]:
     """All that any library has to say. Not by caplog, which would keep gigabytes of it."""
     root, ear = logging.getLogger(), _Ear()
-    level, handlers = root.level, root.handlers
+    handlers = root.handlers
+    loggers = [one for one in root.manager.loggerDict.values() if isinstance(one, logging.Logger)]
+    levels = {one: one.level for one in (root, *loggers)}
     root.handlers = [ear]
-    root.setLevel(logging.DEBUG)
+    for one in levels:  # those too that somebody has silenced
+        one.setLevel(logging.DEBUG)
     try:
         yield ear.heard
     finally:
         root.handlers = handlers
-        root.setLevel(level)
+        for one, level in levels.items():
+            one.setLevel(level)
 
 
 class Cell:

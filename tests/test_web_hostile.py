@@ -343,7 +343,8 @@ def test_a_body_that_is_too_large_is_refused_before_it_comes(server: WebServer) 
 
 HALF_HEAD = b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Slow: "
 HALF_BODY = (
-    f"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: {MULTIPART}\r\nContent-Length: 5000000\r\n\r\n--{BOUNDARY}\r\n"
+    f"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: {MULTIPART}\r\nContent-Length: 5000000\r\n\r\n"
+    f"--{BOUNDARY}\r\n"
 ).encode() + b'Content-Disposition: form-data; name="image"; filename="'
 WHOLE = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 
@@ -362,12 +363,12 @@ def test_slow_clients_who_come_back_hold_nobody_up(begun: bytes, drip: bytes, se
         mine: list[socket.socket | None] = [None] * share
         again = -share
         while not over.is_set():
-            for number, connection in enumerate(mine):
+            for number in range(share):
                 try:
-                    if connection is None:
-                        connection = mine[number] = socket.create_connection(("127.0.0.1", server.port), timeout=5)
-                        connection.sendall(begun)
-                        connection.setblocking(False)
+                    if (connection := mine[number]) is None:
+                        new = mine[number] = socket.create_connection(("127.0.0.1", server.port), timeout=5)
+                        new.sendall(begun)
+                        new.setblocking(False)
                         again += 1
                     elif drip:
                         connection.send(drip)
@@ -376,20 +377,19 @@ def test_slow_clients_who_come_back_hold_nobody_up(begun: bytes, drip: bytes, se
                 except BlockingIOError:
                     continue
                 except OSError:
-                    if connection is not None:
-                        connection.close()
+                    if (broken := mine[number]) is not None:
+                        broken.close()
                     mine[number] = None
             over.wait(0.5)
-        for connection in mine:
-            if connection is not None:
-                connection.close()
+        for left in filter(None, mine):
+            left.close()
         return again
 
     longest = 0.0
     with ThreadPoolExecutor(4) as pool:
         slow = [pool.submit(be_slow, count // 4) for _ in range(4)]
         try:
-            ends = time.monotonic() + 10
+            ends = time.monotonic() + 13
             while time.monotonic() < ends:
                 time.sleep(0.3)
                 for path in ("/health", "/"):
@@ -401,11 +401,10 @@ def test_slow_clients_who_come_back_hold_nobody_up(begun: bytes, drip: bytes, se
             uploaded = time.monotonic() - began
         finally:
             over.set()
-    print(f"longest page {longest:.2f} s, upload {uploaded:.1f} s, connected again {[one.result() for one in slow]}")
     assert answer.status_code == 202
     delete(server, answer.json()["token"])
-    assert longest < 2 and uploaded < 20
-    assert sum(one.result() for one in slow) > 0
+    assert longest < 2 and uploaded < 20, (longest, uploaded)
+    assert all(one.result() > 0 for one in slow)
     assert not [line for line in server.lines()[said:] if line["severity"] in ("ERROR", "CRITICAL")]
 
 

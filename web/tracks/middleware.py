@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Callable
 
-from django.http import HttpRequest, JsonResponse
+from django.http import HttpRequest, HttpResponse, JsonResponse, UnreadablePostError
 from django.http.response import HttpResponseBase
 
 from melodify_lib import logs
@@ -54,6 +54,10 @@ class RequestMiddleware:
             labels = {"track": track} if track else {}
             log.info("%s %s %d", method, route, response.status_code, extra={"fields": said, "labels": labels})
         return response
+
+    def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
+        """A client that went away, or was sent away, in the middle of what it sent is no error of ours."""
+        return HttpResponse(status=400) if isinstance(error, UnreadablePostError) else None
 
 
 def _too_large(most: int) -> JsonResponse:

@@ -9,6 +9,7 @@ and while somebody waits for one of those, who sends too slowly loses it.
 from __future__ import annotations
 
 import errno
+import json
 import re
 import socket
 import struct
@@ -46,7 +47,17 @@ LINGER_S = 2.0
 _SWEEP_S = 0.25
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,18})[ \t]*\r\n", re.IGNORECASE)
 _UNTOLD = re.compile(rb"\r\n(?:transfer-encoding|expect):", re.IGNORECASE)
-_BUSY = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 10\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+
+
+def _answer(status: str, said: str, more: str = "") -> bytes:
+    """To who never comes to speak with the application."""
+    body = json.dumps({"error": said})
+    kind = f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\nConnection: close\r\n"
+    return f"HTTP/1.1 {status}\r\n{kind}{more}\r\n{body}".encode()
+
+
+_BUSY = _answer("503 Service Unavailable", "many uploads are under way; try again soon", "Retry-After: 10\r\n")
+_TIMEOUT = _answer("408 Request Timeout", "the request did not come in time")
 
 
 class _Reader(SocketUnreader):  # type: ignore[misc]
@@ -158,7 +169,7 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]
             self._line.append(conn)
             self._next_upload()
         elif has_head:
-            reader.until = reader.began + BODY_S
+            reader.until = min(reader.began + BODY_S, time.monotonic() + STALLED_S)
 
     def _next_upload(self) -> None:
         while self._line and len(self._uploads) < max(1, self.cfg.threads // 2):
@@ -191,12 +202,10 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]
             reader = conn.parser.unreader
             if now > (reader.until if self.alive else min(reader.until, now + LINGER_S)):
                 self.log.debug("A request did not come in time")
-                self._drop(conn)
+                self._leave_poller(conn)
+                self._linger(conn, _TIMEOUT if reader.buf.getvalue() else b"")
         while self._line and now > self._line[0].parser.unreader.until:
-            conn = self._line.popleft()
-            with suppress(OSError):
-                conn.sock.send(_BUSY)
-            self._linger(conn)
+            self._linger(self._line.popleft(), _BUSY)
         patience = PRESSED_S if self._line else BODY_S
         for conn in self._uploads:
             if conn.parser.unreader.is_slow(patience, now):
@@ -216,10 +225,12 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]
         with suppress(KeyError, ValueError, OSError):
             self.poller.unregister(conn.sock)
 
-    def _linger(self, conn: Any) -> None:
+    def _linger(self, conn: Any, answer: bytes = b"") -> None:
         """Say that this was all, and read what still comes: else an answer that was not read yet would be lost."""
         try:
             conn.sock.setblocking(False)
+            if answer:
+                conn.sock.send(answer)
             conn.sock.shutdown(socket.SHUT_WR)
             self.poller.register(conn.sock, EVENT_READ, partial(self._ignore, conn))
         except (OSError, ValueError, KeyError):

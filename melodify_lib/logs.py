@@ -22,6 +22,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
 from pydantic import SecretStr
@@ -65,6 +66,7 @@ def configure(settings: Settings, *, as_json: bool | None = None, labels: Mappin
     for name in _CHATTY:
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.captureWarnings(as_json)  # or they would be lines that are no JSON
+    sys.excepthook = _uncaught if as_json else sys.__excepthook__
 
 
 def configure_component(settings: Settings, **labels: str) -> str:
@@ -142,6 +144,14 @@ def redact(text: str, settings: Settings) -> str:
         if secret:
             text = text.replace(secret, "[key]")
     return _KEY.sub("[key]", text)
+
+
+def _uncaught(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    """What ends the process, as a line like all others."""
+    if issubclass(kind, KeyboardInterrupt):
+        log.info("interrupted")
+    else:
+        log.critical("uncaught %s", kind.__name__, exc_info=(kind, error, traceback))
 
 
 class JsonFormatter(logging.Formatter):

@@ -292,6 +292,22 @@ def test_warnings_are_lines_of_json_too(stderr: Said) -> None:
     assert line["severity"] == "WARNING" and "look out" in line["message"]
 
 
+@pytest.mark.parametrize("log_format", ["json", "text"])
+def test_what_nobody_catches_is_a_line_too(log_format: str) -> None:
+    code = (
+        "from melodify_lib import logs; from melodify_lib.settings import Settings\n"
+        f"logs.configure(Settings.load(openai_api_key={KEY!r}, log_format={log_format!r}))\n"
+        f"raise ValueError('first\\nsecond {KEY}')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    if log_format == "text":
+        assert done.stderr.startswith("Traceback")
+        return
+    (line,) = lines(done.stderr)
+    assert line["severity"] == "CRITICAL" and "Traceback" in line["message"] and "second [key]" in line["message"]
+
+
 def test_configured_again_a_line_is_written_once(stderr: Said) -> None:
     for _ in range(3):
         logs.configure(SETTINGS, as_json=True)

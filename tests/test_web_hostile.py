@@ -9,6 +9,7 @@ import random
 import re
 import socket
 import struct
+import threading
 import time
 import zipfile
 import zlib
@@ -26,6 +27,7 @@ from PIL import Image, ImageCms
 from webserver import WebServer, web_server
 
 from melodify_lib.image import MAX_BYTES
+from web.config import Config
 
 GIGABYTE = 2**30
 BOUNDARY = "x7MA4YWxkTrZu0gW"
@@ -339,18 +341,92 @@ def test_a_body_that_is_too_large_is_refused_before_it_comes(server: WebServer) 
         assert answer.status == 413 and json.loads(answer.read())["status"] == 413
 
 
-def test_silent_clients_hold_nobody_up(server: WebServer) -> None:
-    half = f"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: {MULTIPART}\r\nContent-Length: 5000\r\n\r\n--".encode()
-    silent = [socket.create_connection(("127.0.0.1", server.port), timeout=60) for _ in range(100)]  # more than threads
-    try:
-        for connection in silent:
-            connection.sendall(half)
-        began = time.monotonic()
-        assert requests.get(f"{server.url}/health", timeout=60).status_code == 200
-        assert time.monotonic() - began < 40
-    finally:
-        for connection in silent:
-            connection.close()
+HALF_HEAD = b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Slow: "
+HALF_BODY = (
+    f"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: {MULTIPART}\r\nContent-Length: 5000000\r\n\r\n"
+    f"--{BOUNDARY}\r\n"
+).encode() + b'Content-Disposition: form-data; name="image"; filename="'
+WHOLE = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("begun", "drip"),
+    [(HALF_BODY, b"x"), (HALF_HEAD, b"x"), (HALF_BODY, b""), (b"", b""), (WHOLE, b"")],
+    ids=["body drips", "head drips", "body ends", "nothing comes", "answer is not read"],
+)
+def test_slow_clients_who_come_back_hold_nobody_up(begun: bytes, drip: bytes, server: WebServer) -> None:
+    count, said = 2 * Config.load().threads, len(server.lines())
+    over = threading.Event()
+
+    def be_slow(share: int) -> int:
+        """One thread's part of the sockets; how often they were connected anew."""
+        mine: list[socket.socket | None] = [None] * share
+        again = -share
+        while not over.is_set():
+            for number in range(share):
+                try:
+                    if (connection := mine[number]) is None:
+                        new = mine[number] = socket.create_connection(("127.0.0.1", server.port), timeout=5)
+                        new.sendall(begun)
+                        new.setblocking(False)
+                        again += 1
+                    elif drip:
+                        connection.send(drip)
+                    elif not connection.recv(1000):
+                        raise ConnectionResetError
+                except BlockingIOError:
+                    continue
+                except OSError:
+                    if (broken := mine[number]) is not None:
+                        broken.close()
+                    mine[number] = None
+            over.wait(0.5)
+        for left in filter(None, mine):
+            left.close()
+        return again
+
+    longest = 0.0
+    with ThreadPoolExecutor(4) as pool:
+        slow = [pool.submit(be_slow, count // 4) for _ in range(4)]
+        try:
+            ends = time.monotonic() + 13
+            while time.monotonic() < ends:
+                time.sleep(0.3)
+                for path in ("/health", "/"):
+                    began = time.monotonic()
+                    assert requests.get(server.url + path, timeout=60).status_code == 200
+                    longest = max(longest, time.monotonic() - began)
+            began = time.monotonic()
+            answer = server.order(saved(noise((900, 600)), "PNG"), seconds=4)  # an upload that a thread has to read
+            uploaded = time.monotonic() - began
+        finally:
+            over.set()
+    assert answer.status_code == 202
+    delete(server, answer.json()["token"])
+    assert longest < 2 and uploaded < 20, (longest, uploaded)
+    assert all(one.result() > 0 for one in slow)
+    assert not [line for line in server.lines()[said:] if line["severity"] in ("ERROR", "CRITICAL")]
+
+
+def test_a_slow_upload_of_a_large_picture_arrives_while_others_drip(server: WebServer) -> None:
+    """At 100 kB/s; of 4.2 MB, which take longer than any limit without what was received."""
+    body = form(png(32, 32, data=zlib.compress(bytes(32 * 97)), more=chunk(b"teSt", bytes(4_200_000))))
+    head = f"POST /api/v1/tracks/ HTTP/1.1\r\nHost: localhost\r\nContent-Type: {MULTIPART}\r\n"
+    others = [socket.create_connection(("127.0.0.1", server.port), timeout=60) for _ in range(70)]
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
+        for other in others:
+            other.sendall(HALF_BODY)
+        connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode())
+        for at in range(0, len(body), 25_000):
+            connection.sendall(body[at : at + 25_000])
+            time.sleep(0.25)
+        answer = HTTPResponse(connection)
+        answer.begin()
+        said = json.loads(answer.read())
+    for other in others:
+        other.close()
+    assert answer.status == 202, said
+    delete(server, said["token"])
 
 
 def test_a_log_tells_a_tracks_whole_way_and_no_secret(server: WebServer) -> None:

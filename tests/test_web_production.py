@@ -125,3 +125,24 @@ def test_it_is_ready_while_somebody_makes_songs(server: WebServer) -> None:
     finally:
         worker.send_signal(signal.SIGCONT)
     server.wait_for(lambda: server.ready() == 200)
+
+
+def test_it_is_not_ready_where_nothing_can_be_written(server: WebServer) -> None:
+    store = server.folder / "store"
+    store.rename(server.folder / "away")
+    store.write_bytes(b"")  # root writes where it may not; so no folder
+    try:
+        server.wait_for(lambda: server.ready() == 503, 30)
+        answer = requests.get(f"{server.url}/ready", timeout=30).json()
+        assert answer == {"database": True, "store": False, "worker": True}
+    finally:
+        store.unlink()
+        (server.folder / "away").rename(store)
+    server.wait_for(lambda: server.ready() == 200)
+    assert not server.stored()
+
+
+def test_bots_that_ask_for_other_hosts_fill_no_log(server: WebServer) -> None:
+    assert requests.get(server.url, headers={**BEHIND_PROXY, "Host": "bot.example"}, timeout=30).status_code == 400
+    assert requests.head(f"{server.url}/about/", headers=BEHIND_PROXY, timeout=30).status_code == 200
+    assert "bot.example" not in server.log() and "Traceback" not in server.log() and "HEAD" not in server.log()

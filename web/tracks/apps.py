@@ -17,3 +17,4 @@ class TracksConfig(AppConfig):
 
         logs.configure(Settings.load())
         logging.getLogger("django.request").setLevel(logging.ERROR)  # `middleware` logs what was asked
+        logging.getLogger("django.security.DisallowedHost").setLevel(logging.CRITICAL)  # every bot, with a traceback

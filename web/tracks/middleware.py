@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 
 from django.db import InterfaceError, OperationalError
-from django.http import HttpRequest, JsonResponse
+from django.http import HttpRequest, HttpResponse, JsonResponse, UnreadablePostError
 from django.http.response import HttpResponseBase
 
 from melodify_lib import logs
@@ -59,7 +59,9 @@ class RequestMiddleware:
         return response
 
     def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponseBase | None:
-        """The database is away, or somebody holds it: that passes."""
+        """What is no error of ours: a client that went away in the middle; a database that is away, which passes."""
+        if isinstance(error, UnreadablePostError):
+            return HttpResponse(status=400)
         if not isinstance(error, OperationalError | InterfaceError):
             return None
         log.error("unavailable: %s", error)

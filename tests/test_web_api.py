@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import timedelta
 from io import BytesIO
 from typing import Any
 
@@ -18,7 +19,7 @@ from PIL import Image
 
 from melodify_lib.flow import Composer
 from melodify_lib.nouns import Track as Song
-from web.tracks import jobs, work
+from web.tracks import files, jobs, work
 from web.tracks.jobs import Options
 from web.tracks.models import Stage, State, Track
 from web.tracks.visitors import Visitor
@@ -450,13 +451,35 @@ def test_a_file_is_whole_with_its_type_and_can_be_downloaded(
     assert answer["Content-Type"] == kinds[name.rpartition(".")[2]]
     assert (int(answer["Content-Length"]), answer["Accept-Ranges"]) == (len(whole), "bytes")
     assert "sandbox" in answer["Content-Security-Policy"] and answer["X-Content-Type-Options"] == "nosniff"
-    assert "private" in answer["Cache-Control"] and "Content-Disposition" not in answer
+    assert answer["Cache-Control"] == "private, no-cache" and "Content-Disposition" not in answer
     head = client.head(address, headers=mine)
     assert (head.status_code, head["Content-Length"], body(head)) == (200, str(len(whole)), b"")
     download = client.get(f"{address}?download", headers=mine)
     assert body(download) == whole
     assert f"{track.id[:6]}.{name.rpartition('.')[2]}" in download["Content-Disposition"]
     assert client.get(f"{API}{track.id}/files/picture.png", headers=mine).status_code == 404
+
+
+def test_a_file_in_a_bucket_is_a_link_that_soon_ends(
+    client: Client, done: tuple[Track, dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+
+    class Bucket:
+        def link(self, name: str, *, download_as: str, lasts: timedelta) -> str:
+            asked.append((name, download_as, lasts))
+            return "https://bucket.example/it?signed=1"
+
+    track, mine = done
+    monkeypatch.setattr(files, "store", Bucket)
+    address = f"{API}{track.id}/files/track.mp3"
+    for given in (address, f"{address}?download"):
+        answer = client.get(given, headers=mine)
+        assert (answer.status_code, answer["Location"]) == (302, "https://bucket.example/it?signed=1")
+        assert answer["Cache-Control"] == "no-store"
+    shown, kept = asked
+    assert shown == (f"web/{track.id}/track.mp3", "", timedelta(minutes=10))
+    assert kept[1].startswith("melodify-") and kept[1].endswith(f"{track.id[:6]}.mp3")
 
 
 @pytest.mark.parametrize(

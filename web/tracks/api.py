@@ -69,7 +69,7 @@ class TokenView(APIView):
 
 
 class TrackViewSet(viewsets.GenericViewSet[Track]):
-    """Tracks of whoever asks: by the page's cookie, or by the token that comes with the first track."""
+    """Tracks of whoever asks: by the page's cookie, or by a token."""
 
     authentication_classes = (TokenAuthentication, SessionAuthentication)
     throttle_classes = (limits.RequestThrottle,)

@@ -14,7 +14,7 @@ from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.utils.cache import patch_cache_control
 from django.utils.translation import gettext as _
-from django.views.decorators.http import require_GET, require_http_methods, require_POST
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
 from rest_framework import serializers
 from rest_framework.exceptions import Throttled
 
@@ -147,14 +147,14 @@ def _own(request: HttpRequest, track_id: str) -> Track:
 
 
 @private
-@require_GET
+@require_safe
 def track(request: HttpRequest, track_id: str) -> HttpResponseBase:
     """One address from the moment of upload on: how far it is, then the result."""
     return render(request, "tracks/track.html", _context(request, _own(request, track_id)))
 
 
 @private
-@require_GET
+@require_safe
 def progress(request: HttpRequest, track_id: str) -> HttpResponseBase:
     """The part of the page that changes, for the script that asks again and again."""
     return render(request, "tracks/_live.html", _context(request, _own(request, track_id)))
@@ -220,14 +220,14 @@ def _remix(request: HttpRequest, parent: Track) -> HttpResponseBase:
         )
 
 
-@require_http_methods(["GET", "HEAD"])
+@require_safe
 def file(request: HttpRequest, track_id: str, name: str) -> HttpResponseBase:
     """A file of one's own."""
     return files.response(request, _own(request, track_id), name)
 
 
 @private
-@require_GET
+@require_safe
 def history(request: HttpRequest) -> HttpResponseBase:
     """All that this visitor made."""
     visitor = of_session(request)
@@ -243,19 +243,19 @@ def _shared(link: str) -> Track:
 
 
 @private
-@require_GET
+@require_safe
 def shared(request: HttpRequest, link: str) -> HttpResponseBase:
     """What somebody wants others to hear."""
     return render(request, "tracks/shared.html", _context(request, _shared(link), is_shared=True))
 
 
-@require_http_methods(["GET", "HEAD"])
+@require_safe
 def shared_file(request: HttpRequest, link: str, name: str) -> HttpResponseBase:
     """A file of it."""
     return files.response(request, _shared(link), name)
 
 
-@require_GET
+@require_safe
 def about(request: HttpRequest) -> HttpResponseBase:
     """How it works, what is kept, whose the music is."""
     return render(request, "tracks/about.html", {"keep_days": settings.CONFIG.keep_days})

@@ -8,6 +8,7 @@ from functools import wraps
 from typing import Any
 
 from django.conf import settings
+from django.core.paginator import Paginator
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import redirect, render
@@ -24,13 +25,13 @@ from melodify_lib.image import MAX_BYTES
 from melodify_lib.nouns import BPM_MAX, BPM_MIN, TONICS
 from web.tracks import files, jobs, limits
 from web.tracks.models import State, Track
-from web.tracks.serializers import NewTrack, Remix, musicians
+from web.tracks.serializers import NewTrack, Remix, musicians, once_more
 from web.tracks.templatetags import words
 from web.tracks.visitors import begin_session, of_session
 
 LENGTHS = (10, 20, 30, 60, 120)
 """Seconds that the page offers, of those that the server allows."""
-HISTORY = 100
+A_PAGE = 30
 KEYS = tuple(f"{tonic} {mode}" for tonic in TONICS for mode in ("major", "minor"))
 View = Callable[..., HttpResponseBase]
 
@@ -97,11 +98,13 @@ def _in_words(error: Exception) -> tuple[str, int, int]:
         case ImageError():
             said, status, wait = words.why_refused(str(error)), 422, 0
         case DescriptionError():
-            said, status, wait = words.field_problem(str(error).partition(":")[0], ""), 400, 0
+            field = str(error).partition(":")[0]
+            is_ours = field in words.FIELDS
+            said, status, wait = words.field_problem(field, "") if is_ours else words.reason(str(error)), 400, 0
         case jobs.ConflictError():
             said, status, wait = _("This was sent already. Look among your tracks."), 422, 0
         case InputError():
-            said, status, wait = str(error), 400, 0
+            said, status, wait = words.reason(str(error)), 400, 0
         case jobs.QueueFullError():
             said, status = _("Many songs are being made just now. Please try again in a moment."), 503
             wait = error.retry_after
@@ -187,13 +190,15 @@ def _lengths() -> list[float]:
 @private
 @require_POST
 def change(request: HttpRequest, track_id: str, what: str) -> HttpResponseBase:
-    """Cancel, delete, share, unshare, remix; then the page that shows it."""
+    """Cancel, delete, share, unshare, remix, retry; then the page that shows it."""
     track = _own(request, track_id)
     if what == "delete":
         jobs.delete(track)
         return redirect("history")
     if what == "remix":
-        return _remix(request, track)
+        return _again(request, track, lambda key: _remixed(request, track, key))
+    if what == "retry":
+        return _again(request, track, lambda key: once_more(track))
     changes: dict[str, Callable[[Track], Any]] = {
         "cancel": jobs.cancel,
         "share": jobs.share,
@@ -205,14 +210,18 @@ def change(request: HttpRequest, track_id: str, what: str) -> HttpResponseBase:
     return redirect(reverse("track", args=[track.id]) + ("#share" if "share" in what else ""))
 
 
-def _remix(request: HttpRequest, parent: Track) -> HttpResponseBase:
+def _remixed(request: HttpRequest, parent: Track, key: str) -> jobs.Options:
+    asked = Remix(data=_filled(request))
+    asked.is_valid(raise_exception=True)
+    return asked.options(parent, key)
+
+
+def _again(request: HttpRequest, parent: Track, options: Callable[[str], jobs.Options]) -> HttpResponseBase:
+    """A new track from the picture of `parent`, with the options for the form's key."""
     try:
         limits.count_song(request)
-        asked = Remix(data=_filled(request))
-        asked.is_valid(raise_exception=True)
         key = request.POST.get("once", "")
-        made = jobs.remix(parent, asked.options(parent, key), idempotency_key=key)
-        return redirect("track", made.id)
+        return redirect("track", jobs.remix(parent, options(key), idempotency_key=key).id)
     except Exception as error:
         context = {**_context(request, parent), "asked": request.POST}
         return _refused(
@@ -231,8 +240,9 @@ def file(request: HttpRequest, track_id: str, name: str) -> HttpResponseBase:
 def history(request: HttpRequest) -> HttpResponseBase:
     """All that this visitor made."""
     visitor = of_session(request)
-    tracks = _tracks(visitor.owner)[:HISTORY] if visitor else []
-    return render(request, "tracks/history.html", {"tracks": tracks})
+    tracks = _tracks(visitor.owner) if visitor else Track.objects.none()
+    page = Paginator(tracks, A_PAGE).get_page(request.GET.get("page"))
+    return render(request, "tracks/history.html", {"tracks": page})
 
 
 def _shared(link: str) -> Track:

@@ -55,9 +55,7 @@ class TokenAuthentication(BaseAuthentication):
         if not scheme:
             return None
         if scheme.lower() != "bearer" or not _KEY.fullmatch(key.strip()):
-            raise AuthenticationFailed(
-                "the Authorization header must be 'Bearer' and a token of POST /api/v1/token/"
-            )
+            raise AuthenticationFailed("the Authorization header must be 'Bearer' and a token of POST /api/v1/token/")
         return Visitor(key.strip()), None
 
     def authenticate_header(self, request: Request) -> str:

@@ -631,11 +631,10 @@ def test_pages_fit_a_telephone(visit: Visit, made: Made, screenshots: Path, lang
 @pytest.mark.parametrize("language", ["en-GB", "ko-KR"])
 def test_text_twice_as_large_fits_a_telephone(visit: Visit, made: Made, screenshots: Path, language: str) -> None:
     visitor = visit(storage_state=made.cookies, locale=language, **PHONE)
-    browser = visitor.context.new_cdp_session(visitor.page)
-    browser.send("Page.setFontSizes", {"fontSizes": {"standard": 32, "fixed": 26}})
     wide = {}
     for name, path in _pages(made).items():
         page = visitor.goto(path)
+        page.evaluate("document.documentElement.style.fontSize = '200%'")
         assert page.evaluate("getComputedStyle(document.body).fontSize") == "32px"
         for summary in page.locator(".fold summary").all():
             summary.click()

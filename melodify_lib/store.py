@@ -11,6 +11,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -19,6 +20,7 @@ from melodify_lib.errors import StoreError
 if TYPE_CHECKING:
     from melodify_lib.settings import Settings
 
+LINK_LASTS = timedelta(hours=1)
 _NAME = re.compile(r"(?!.*(?:^|/)\.)[\w.@=+-]+(?:/[\w.@=+-]+)*")
 
 
@@ -49,8 +51,12 @@ class Store(Protocol):
         """What `put` returns for `name`, whether or not it is there."""
         ...
 
-    def link(self, name: str) -> str:
-        """An address that a browser can open. Raises `StoreError` when `name` is not there."""
+    def link(self, name: str, *, download_as: str = "", lasts: timedelta = LINK_LASTS) -> str:
+        """An address that a browser can open, for as long as it `lasts`. Raises `StoreError` when `name` is not there.
+
+        The browser shows or plays it, or keeps it in a file of the name `download_as`. A folder's address is neither
+        for some time nor for a purpose.
+        """
         ...
 
 
@@ -185,7 +191,7 @@ class FolderStore:
     def address(self, name: str) -> str:
         return str(self._path(name))
 
-    def link(self, name: str) -> str:
+    def link(self, name: str, *, download_as: str = "", lasts: timedelta = LINK_LASTS) -> str:
         path = self._path(name)
         if not path.is_file():
             raise StoreError(f"nothing is stored under {name!r} in {self.root}")

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote, urlencode, urlsplit
@@ -188,6 +189,14 @@ def test_a_link_is_signed_by_iam_and_opens(bucket: str) -> None:
         assert TOKEN not in link
         signature, payload = _canonical(link)
         iam.verify(signature, payload)
+        query = parse_qs(urlsplit(link).query)
+        assert query["response-content-disposition"] == ['inline; filename="track.wav"']
+        assert query["X-Goog-Expires"] == ["3600"]
+        link = store.link("songs/1/track.wav", download_as="my song.wav", lasts=timedelta(minutes=2))
+        iam.verify(*_canonical(link))
+        query = parse_qs(urlsplit(link).query)
+        assert query["response-content-disposition"] == ['attachment; filename="my song.wav"']
+        assert query["X-Goog-Expires"] == ["120"]
         with pytest.raises(CloudError, match="permissions"):
             more = {"iam_credentials_base_url": iam.url, "service_account": "other@x.y"}
             GcsStore(settings(bucket, **more)).link("songs/1/track.wav")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from collections.abc import Iterator
+from datetime import timedelta
 from io import BytesIO
 from typing import Any
 
@@ -20,7 +22,7 @@ from PIL import Image
 
 from melodify_lib.flow import Composer
 from melodify_lib.nouns import Track as Song
-from web.tracks import jobs, work
+from web.tracks import files, jobs, work
 from web.tracks.jobs import Options
 from web.tracks.models import Stage, State, Track
 from web.tracks.visitors import Visitor
@@ -116,6 +118,7 @@ API_ROUTES = [
     ("delete", "/api/v1/tracks/{id}/"),
     ("post", "/api/v1/tracks/{id}/cancel/"),
     ("post", "/api/v1/tracks/{id}/remix/"),
+    ("post", "/api/v1/tracks/{id}/retry/"),
     ("post", "/api/v1/tracks/{id}/share/"),
     ("delete", "/api/v1/tracks/{id}/share/"),
     ("get", "/api/v1/tracks/{id}/files/track.wav"),
@@ -128,6 +131,7 @@ PAGES = [
     ("post", "/tracks/{id}/share/"),
     ("post", "/tracks/{id}/unshare/"),
     ("post", "/tracks/{id}/remix/"),
+    ("post", "/tracks/{id}/retry/"),
     ("get", "/tracks/{id}/files/track.wav"),
 ]
 
@@ -474,6 +478,88 @@ def test_pages_of_the_list_have_every_track_once(client: Client, settings: Any) 
     assert [Track.objects.get(id=one).seed for one in seen] == list(range(44, -1, -1))
 
 
+# --- pages -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_history_has_every_track_and_marks_what_is_shared(settings: Any) -> None:
+    browser = begun(Client())
+    owner = Track.objects.get().owner
+    ids = [
+        Track.objects.create(
+            owner=owner, fingerprint=str(number), seconds=4, seed=number, musician="arranger", state=State.CANCELLED
+        ).id
+        for number in range(64)
+    ]
+    jobs.share(Track.objects.get(id=ids[-1]))
+    pages = [browser.get(f"/tracks/?page={number}").content.decode() for number in (1, 2, 3)]
+    assert [page.count("<img") for page in pages] == [30, 30, 5]
+    assert [page.count('alt=""') for page in pages] == [30, 30, 5]
+    assert [page.count("· Shared") for page in pages] == [1, 0, 0]
+    assert all(sum(one in page for page in pages) == 1 for one in ids)
+    assert "Page 2 of 3" in pages[1] and "?page=1" in pages[1] and "?page=3" in pages[1]
+    assert "?page=3" in browser.get("/tracks/?page=2").content.decode()
+    assert browser.get("/tracks/?page=nonsense").status_code == 200
+
+
+def test_pages_answer_head(done: tuple[Track, dict[str, str]]) -> None:
+    browser = begun(Client())
+    mine = Track.objects.exclude(id=done[0].id).get()
+    shared = jobs.share(done[0])
+    tracks = ("/tracks/", f"/tracks/{mine.id}/", f"/tracks/{mine.id}/progress/", f"/shared/{shared}/")
+    for path in ("/", "/about/", *tracks):
+        answer = browser.head(path)
+        assert (answer.status_code, answer.content) == (200, b""), path
+
+
+@pytest.mark.parametrize("has_description", [False, True])
+def test_what_came_to_nothing_is_tried_again_with_its_picture(
+    client: Client, has_description: bool, done: tuple[Track, dict[str, str]]
+) -> None:
+    described, _ = done
+    visitor = Visitor.new()
+    mine = bearer(visitor)
+    first = upload(client, headers=mine, genre="jazz", seed=5).json()["track"]["id"]
+    retry = f"{API}{first}/retry/"
+    assert "can be tried again" in problem(client.post(retry, headers=mine), 400)["detail"]
+    jobs.cancel(Track.objects.get(id=first))
+    if has_description:
+        Track.objects.filter(id=first).update(description=described.description)
+    answers = [client.post(retry, headers={**mine, "Idempotency-Key": "k"}) for _ in range(2)]
+    assert [one.status_code for one in answers] == [202, 202]
+    assert answers[0].json()["id"] == answers[1].json()["id"]
+    made = Track.objects.get(id=answers[0].json()["id"])
+    assert (made.state, made.genre, made.seed, made.seconds, made.parent_id) == (State.QUEUED, "jazz", 5, 4, first)
+    assert made.given == (described.description if has_description else None)
+    assert files.store().get(files.prefix(made.id) + files.PICTURE)
+
+
+def test_a_page_refuses_in_korean(done: tuple[Track, dict[str, str]]) -> None:
+    browser = Client(headers={"Accept-Language": "ko"})
+    begun(browser)
+    mine = Track.objects.exclude(id=done[0].id)
+    said = {}
+    for fields in ({"seconds": "1000"}, {"musician": "nobody"}):
+        image = SimpleUploadedFile("a.png", webapp.picture(), "image/png")
+        said[next(iter(fields))] = alert(browser.post("/", {"image": image, **fields}))
+    said["waiting"] = alert(browser.post(f"/tracks/{mine.get().id}/remix/", {}))
+    said["retry"] = alert(browser.post(f"/tracks/{mine.get().id}/retry/", {}))
+    mine.update(description=done[0].description)
+    for fields in ({"key": "H minor"}, {"moods": "calm: sunny."}, {"seed": "x"}):
+        said[next(iter(fields))] = alert(browser.post(f"/tracks/{mine.get().id}/remix/", fields))
+    assert "major 또는 minor" in said["key"] and "쉼표" in said["moods"]
+    for field, text in said.items():
+        assert re.search("[가-힣]{2}.*[가-힣]{2}", text), (field, text)
+        assert not re.search("[A-Za-z]{9}", text), (field, text)
+
+
+def alert(answer: Any) -> str:
+    """What a page says is wrong."""
+    assert answer.status_code in (400, 422), answer.content
+    found = re.search(r'<p[^>]*role="alert"[^>]*>([^<]+)</p>', answer.content.decode())
+    assert found is not None, answer.content.decode()
+    return found[1]
+
+
 # --- files -----------------------------------------------------------------------------------------------------------
 
 
@@ -500,13 +586,35 @@ def test_a_file_is_whole_with_its_type_and_can_be_downloaded(
     assert answer["Content-Type"] == kinds[name.rpartition(".")[2]]
     assert (int(answer["Content-Length"]), answer["Accept-Ranges"]) == (len(whole), "bytes")
     assert "sandbox" in answer["Content-Security-Policy"] and answer["X-Content-Type-Options"] == "nosniff"
-    assert "private" in answer["Cache-Control"] and "Content-Disposition" not in answer
+    assert answer["Cache-Control"] == "private, no-cache" and "Content-Disposition" not in answer
     head = client.head(address, headers=mine)
     assert (head.status_code, head["Content-Length"], body(head)) == (200, str(len(whole)), b"")
     download = client.get(f"{address}?download", headers=mine)
     assert body(download) == whole
     assert f"{track.id[:6]}.{name.rpartition('.')[2]}" in download["Content-Disposition"]
     assert client.get(f"{API}{track.id}/files/picture.png", headers=mine).status_code == 404
+
+
+def test_a_file_in_a_bucket_is_a_link_that_soon_ends(
+    client: Client, done: tuple[Track, dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+
+    class Bucket:
+        def link(self, name: str, *, download_as: str, lasts: timedelta) -> str:
+            asked.append((name, download_as, lasts))
+            return "https://bucket.example/it?signed=1"
+
+    track, mine = done
+    monkeypatch.setattr(files, "store", Bucket)
+    address = f"{API}{track.id}/files/track.mp3"
+    for given in (address, f"{address}?download"):
+        answer = client.get(given, headers=mine)
+        assert (answer.status_code, answer["Location"]) == (302, "https://bucket.example/it?signed=1")
+        assert answer["Cache-Control"] == "no-store"
+    shown, kept = asked
+    assert shown == (f"web/{track.id}/track.mp3", "", timedelta(minutes=10))
+    assert kept[1].startswith("melodify-") and kept[1].endswith(f"{track.id[:6]}.mp3")
 
 
 @pytest.mark.parametrize(

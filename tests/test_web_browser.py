@@ -376,6 +376,10 @@ def test_a_refusal_says_why_beside_the_form(visitor: Visitor, file: dict[str, An
     expect(error).to_be_focused()
     assert urlsplit(page.url).path == "/"
     expect(page.get_by_role("button", name="Make the music")).to_be_enabled()
+    expect(page.get_by_text("Choose another", exact=True)).to_be_hidden()  # no frame without its picture
+    expect(page.locator(".invite")).to_be_visible()
+    page.click("#send")
+    expect(error).to_contain_text(said)
     page.set_input_files("#image", sample_picture("coffee"))
     expect(error).to_be_hidden()
 
@@ -412,6 +416,25 @@ def test_a_song_can_be_cancelled_and_tried_again(visitor: Visitor) -> None:
     expect(page.get_by_role("heading", level=1)).to_have_text("Cancelled")
 
 
+def test_what_was_cancelled_while_it_waited_is_tried_again_with_its_picture(visitor: Visitor) -> None:
+    urls = []
+    for _ in range(2):
+        visitor.choose()
+        urls.append(visitor.order(seconds=120).url)
+    page = visitor.page
+    for url in urls[::-1]:
+        page.goto(url)
+        page.get_by_role("button", name="Cancel").click()
+        expect(page.get_by_role("heading", level=1)).to_have_text("Cancelled")
+    page.goto(urls[1])
+    expect(page.locator("[data-part=caption]")).to_have_count(0)
+    page.get_by_role("button", name="Try again with this picture").click()
+    page.wait_for_url(lambda url: url not in urls)
+    expect(page.locator("[data-part=caption] blockquote")).to_contain_text("espresso")
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Cancelled")
+
+
 def test_a_place_in_the_queue_and_what_is_said_of_a_failure(visitor: Visitor, folder: Path) -> None:
     page = visitor.page
     pages = []
@@ -429,7 +452,7 @@ def test_a_place_in_the_queue_and_what_is_said_of_a_failure(visitor: Visitor, fo
     page.goto(pages[2])
     expect(page.get_by_role("heading", level=1)).to_have_text("That did not work")
     expect(page.get_by_text("Something went wrong on our side. Please try again later.")).to_be_visible()
-    expect(page.get_by_role("link", name="Start again")).to_have_attribute("href", "/")
+    expect(page.get_by_role("link", name="Choose another picture")).to_have_attribute("href", "/")
     visitor.goto("/tracks/")
     expect(page.locator(".grid .name")).to_have_text(["Did not work", "Cancelled", "Cancelled"])
 
@@ -605,6 +628,32 @@ def test_pages_fit_a_telephone(visit: Visit, made: Made, screenshots: Path, lang
     expect(visitor.order().locator(".player")).to_be_visible()
 
 
+@pytest.mark.parametrize("language", ["en-GB", "ko-KR"])
+def test_text_twice_as_large_fits_a_telephone(visit: Visit, made: Made, screenshots: Path, language: str) -> None:
+    visitor = visit(storage_state=made.cookies, locale=language, **PHONE)
+    wide = {}
+    for name, path in _pages(made).items():
+        page = visitor.goto(path)
+        page.evaluate("document.documentElement.style.fontSize = '200%'")
+        assert page.evaluate("getComputedStyle(document.body).fontSize") == "32px"
+        for summary in page.locator(".fold summary").all():
+            summary.click()
+        page.screenshot(path=screenshots / f"{name}-large-{language[:2]}.png", full_page=True)
+        wide[name] = page.evaluate(
+            """() => [...document.querySelectorAll("body *")].filter((one) => {
+                const box = one.getBoundingClientRect();
+                const isClipped = one.closest(".unseen, .file, .skip, dialog:not([open])");
+                return !isClipped && box.width && (box.right > 390.5 || box.left < -0.5);
+            }).map((one) => one.outerHTML.slice(0, 90))"""
+        )
+        for box in page.locator(".drop, .segments label, .downloads .button").all():
+            text = box.text_content()
+            fits = "one => one.scrollWidth <= one.clientWidth + 1 && one.scrollHeight <= one.clientHeight + 1"
+            is_whole = box.evaluate(fits)
+            assert is_whole, (name, text)
+    assert not any(wide.values()), wide
+
+
 def test_korean_by_the_browser_and_by_choice(visit: Visit, made: Made) -> None:
     visitor = visit(storage_state=made.cookies, locale="ko-KR")
     page = visitor.goto(made.path)
@@ -635,6 +684,10 @@ def test_all_of_it_without_a_script(visit: Visit) -> None:
     page.click("summary:has-text('Delete')")
     page.locator("details button:has-text('Delete for good')").click()
     expect(page.get_by_text("Nothing here yet")).to_be_visible()
+
+
+def test_only_what_pages_ask_for_is_published(site: str, folder: Path) -> None:
+    assert {path.name for path in (folder / "web/static").iterdir() if path.is_dir()} == {"tracks"}
 
 
 def test_pages_are_light_and_do_not_jump(visit: Visit, made: Made) -> None:

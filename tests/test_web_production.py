@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from pathlib import Path
 import pytest
 import requests
 from webserver import MELODIFY, WebServer, web_server
+
+from web import server as server_module
 
 KEY = "k7Jx2vQm9Rt4Wz8Ly3Nb6Hc5Gd1Sf0Pa-k7Jx2vQm9Rt4Wz8Ly3Nb6Hc5"
 HOST, TOKEN = "music.example.org", "a-token-for-prometheus"
@@ -67,6 +70,35 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebServer]:
     folder = tmp_path_factory.mktemp("production")
     with web_server(folder, **PROPER, WEB_METRICS_TOKEN=TOKEN, WEB_LOST_AFTER=2, WEB_HEARTBEAT=0.5) as running:
         yield running
+
+
+@pytest.mark.parametrize(
+    ("host", "hosts", "is_ready", "says"),
+    [
+        ("127.0.0.1", None, True, ["Melodify is at http://127.0.0.1:80"]),
+        ("0.0.0.0", None, True, ["Melodify is at http://127.0.0.1:80", "Only this machine reaches it: .*WEB_HOSTS="]),
+        ("0.0.0.0", '["192.168.1.5"]', True, ["Melodify is at http://127.0.0.1:80"]),
+        ("::1", None, False, [r"Melodify is still starting: http://\[::1\]:80/ready says"]),
+    ],
+)  # fmt: skip
+def test_what_it_says_of_its_address(
+    host: str, hosts: str | None, is_ready: bool, says: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    pauses = iter([lambda: None, lambda: None])
+    if hosts is not None:
+        monkeypatch.setenv("WEB_HOSTS", hosts)
+    monkeypatch.setattr(server_module, "START_WITHIN_S", -1)
+    monkeypatch.setattr(server_module, "_prepare", lambda *_: None)
+    monkeypatch.setattr(server_module, "is_ready", lambda *_: is_ready)
+    monkeypatch.setattr(server_module.Child, "keep", lambda child: False)
+    monkeypatch.setattr(server_module.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(server_module.time, "sleep", lambda _: next(pauses)())
+    with pytest.raises(StopIteration):
+        server_module.run(host, 80, said.append)
+    assert len(said) == len(says)
+    for text, pattern in zip(said, says, strict=True):
+        assert re.match(pattern, text), text
 
 
 def test_it_says_where_it_is_before_anybody_asks_for_its_host(server: WebServer) -> None:

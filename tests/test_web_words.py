@@ -74,6 +74,18 @@ def test_a_visitor_is_told_in_plain_words(error: str, said: str) -> None:
     assert said in next(plain for sign, plain in words.REFUSALS if sign in error)
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        ("it took longer than 900 s; ask for a shorter song", "Ask for a shorter one"),
+        ("lyria-002 gives clips of 30 s; 20 s were asked for", "Choose another length or musician"),
+        ("Gemini (gemini-2.5-flash) gave no music description in 3 answers: genre: …", "Change what you ask for"),
+    ],
+)
+def test_why_there_is_no_song_is_said_in_plain_words(error: str, said: str) -> None:
+    assert said in next(plain for sign, plain in words.REASONS if sign in error)
+
+
 def test_the_limits_in_the_texts_are_the_librarys() -> None:
     assert (MAX_BYTES, MAX_PIXELS, MIN_SIDE, MAX_ASPECT, MAX_SIDE) == (30 * 2**20, 50_000_000, 16, 20, 1024)
 

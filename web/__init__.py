@@ -2,7 +2,9 @@
 
 config.py     what can be set, from the environment
 settings.py   Django's settings, made of it
-server.py     `melodify web`: pages, API and workers as processes
-gunicorn.py   how pages and API are served; parent.py ends all with the process that started them
+urls.py       every address of pages and API
+server.py     `melodify web`: pages, API and workers as processes; health.py asks whether they are ready
+gunicorn.py   how pages and API are served, by wsgi.py
+parent.py     ends a process with the one that started it
 tracks/       the one app
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import socket
@@ -20,6 +21,8 @@ from web.parent import SUPERVISOR
 START_WITHIN_S = 60.0
 LONGEST_PAUSE_S = 10.0
 """Before a process that keeps ending is started again."""
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+HOSTS_HINT = 'name the addresses by which others do, such as WEB_HOSTS=\'["127.0.0.1","192.168.1.5"]\''
 
 
 @dataclass
@@ -69,15 +72,21 @@ def run(host: str, port: int, say: Callable[[str], None]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
     reached = "127.0.0.1" if host in ("0.0.0.0", "::") else host  # noqa: S104
-    is_said, until = False, time.monotonic() + START_WITHIN_S
+    address = f"http://[{reached}]:{port}" if ":" in reached else f"http://{reached}:{port}"
+    is_said, late = False, time.monotonic() + START_WITHIN_S
     try:
         while not stopping:
             for child in children:
                 if child.keep():
                     say(f"{child.command[0]} ended ({child.command[-1]}) and was started anew")
-            if not is_said and (is_ready(reached, port) or time.monotonic() > until):
-                say(f"Melodify is at http://{reached}:{port}")
+            if not is_said and is_ready(reached, port):
+                say(f"Melodify is at {address}")
+                if host not in LOOPBACK and "hosts" not in config.model_fields_set:
+                    say("Only this machine reaches it: " + HOSTS_HINT)
                 is_said = True
+            elif not is_said and time.monotonic() > late:
+                say(f"Melodify is still starting: {address}/ready says what it waits for")
+                late = math.inf
             time.sleep(0.1)
     finally:
         _stop([child.process for child in children if child.process is not None], config.grace)
@@ -103,7 +112,8 @@ def _prepare(host: str, port: int, config: Config) -> None:
             call_command("migrate", verbosity=0, interactive=False)
     except DatabaseError as error:
         raise SettingsError(f"the database cannot be used: {error}; look at DATABASE_URL") from None
-    call_command("collectstatic", verbosity=0, interactive=False)
+    # Of the packages only what pages ask for: the API has no pages of its own.
+    call_command("collectstatic", verbosity=0, interactive=False, ignore_patterns=["rest_framework"])
 
 
 def _stop(processes: list[subprocess.Popen[bytes]], grace: float) -> None:

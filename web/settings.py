@@ -23,7 +23,6 @@ WSGI_APPLICATION = "web.wsgi.application"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 INSTALLED_APPS = [
-    "whitenoise.runserver_nostatic",
     "django.contrib.sessions",
     "django.contrib.staticfiles",
     "csp",

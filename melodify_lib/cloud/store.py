@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from melodify_lib.cloud import clients, retry
 from melodify_lib.cloud.objects import split
 from melodify_lib.errors import CloudError, SettingsError, StoreError
-from melodify_lib.store import check_name, is_name
+from melodify_lib.store import LINK_LASTS, check_name, is_name
 
 if TYPE_CHECKING:
     from google.auth.credentials import Signing
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-LINK_LASTS = timedelta(hours=1)
 WRITES_MAX = 5
 """How often an object that others delete at the same time is written anew."""
 CHUNK_BYTES = 8 * 2**20
@@ -94,8 +93,8 @@ class GcsStore:
     def address(self, name: str) -> str:
         return f"gs://{self._bucket.name}/{self._blob(name).name}"
 
-    def link(self, name: str) -> str:
-        """As `Store.link`; signed, and good for an hour.
+    def link(self, name: str, *, download_as: str = "", lasts: timedelta = LINK_LASTS) -> str:
+        """As `Store.link`; signed.
 
         It is signed as `Settings.service_account`, whose key stays with IAM (signBlob), or else with the key of the
         credentials. Raises `SettingsError` where there is neither.
@@ -103,12 +102,13 @@ class GcsStore:
         blob = self._blob(name)
         if not self._ask(lambda: blob.exists(retry=None)):
             raise StoreError(f"nothing is stored under {self.address(name)}")
+        shown = "attachment" if download_as else "inline"
         try:
             link: str = blob.generate_signed_url(
                 version="v4",
-                expiration=LINK_LASTS,
+                expiration=lasts,
                 api_access_endpoint=clients.storage_address(self._settings),
-                response_disposition=f'inline; filename="{name.rpartition("/")[2]}"',
+                response_disposition=f'{shown}; filename="{download_as or name.rpartition("/")[2]}"',
                 credentials=_signing(self._settings) if self._settings.service_account else None,
             )
         except AttributeError:  # what the client says of credentials without a key

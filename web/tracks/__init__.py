@@ -5,5 +5,8 @@ jobs.py        what may happen to a row, and when: create, claim, beat, finish, 
 work.py        what a worker does for a row; tasks.py and management/commands/worker.py run it
 files.py       its files in the project's store, and how they are served
 visitors.py    whose it is
-views.py       the pages; api.py the same for programs, problems.py its errors
+limits.py      how much one client may ask for
+views.py       the pages; templates/, static/ and locale/ are theirs
+api.py         the same for programs: serializers.py its form, problems.py its errors, schema.py names for OpenAPI
+operations.py  health, readiness and metrics, for whoever runs the server; middleware.py answers them first
 """

@@ -20,7 +20,7 @@ from rest_framework.views import APIView
 
 from web.tracks import files, jobs, limits
 from web.tracks.models import State, Track
-from web.tracks.serializers import NewTrack, Remix, TrackSerializer
+from web.tracks.serializers import NewTrack, Remix, TrackSerializer, once_more
 from web.tracks.visitors import SessionAuthentication, TokenAuthentication, Visitor
 
 PROBLEM = OpenApiResponse(
@@ -69,7 +69,7 @@ class TokenView(APIView):
 
 
 class TrackViewSet(viewsets.GenericViewSet[Track]):
-    """Tracks of whoever asks: by the page's cookie, or by the token that comes with the first track."""
+    """Tracks of whoever asks: by the page's cookie, or by a token."""
 
     authentication_classes = (TokenAuthentication, SessionAuthentication)
     throttle_classes = (limits.RequestThrottle,)
@@ -79,7 +79,7 @@ class TrackViewSet(viewsets.GenericViewSet[Track]):
     queryset = Track.objects.all()
 
     def get_throttles(self) -> list[Any]:
-        more = [limits.SongThrottle()] if self.action in ("create", "remix") else []
+        more = [limits.SongThrottle()] if self.action in ("create", "remix", "retry") else []
         return [*super().get_throttles(), *more]
 
     def get_permissions(self) -> list[Any]:
@@ -168,6 +168,14 @@ class TrackViewSet(viewsets.GenericViewSet[Track]):
         if is_new:
             limits.count_song(request)
         return self._answer(track, 202)
+
+    @extend_schema(request=None, parameters=[KEY], responses={202: TrackSerializer, **_problems(400, 422, 503)})
+    @action(detail=True, methods=["post"])
+    def retry(self, request: Request, pk: str) -> Response:
+        """The same order again, as a new track, for one that failed or was cancelled."""
+        parent = self.get_object()
+        key = request.headers.get("Idempotency-Key", "")
+        return self._answer(jobs.remix(parent, once_more(parent), idempotency_key=key), 202)
 
     @extend_schema(request=None, responses={200: TrackSerializer, **_problems()})
     @action(detail=True, methods=["post"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -24,6 +25,7 @@ PIPELINE = "pipeline"
 """Where a pipeline stores a track's song, so that it goes with the track whatever happens."""
 PICTURE, PREVIEW = "picture.png", "preview.webp"
 PREVIEW_SIDE = 720
+LINK_LASTS = timedelta(minutes=10)
 TYPES = {
     "preview.webp": "image/webp",
     "track.mp3": "audio/mpeg",
@@ -93,10 +95,11 @@ def response(request: HttpRequest, track: Track, name: str) -> HttpResponseBase:
     """A file of a track, in ranges too (RFC 9110, 14): from a folder, or by a link to the bucket, good for minutes."""
     if name not in names(track):
         raise Http404
+    download_as = _download_name(track, name) if "download" in request.GET else ""
     try:
-        address = urlsplit(store().link(prefix(track.id) + name))
+        address = urlsplit(store().link(prefix(track.id) + name, download_as=download_as, lasts=LINK_LASTS))
         if address.scheme != "file":
-            return HttpResponseRedirect(address.geturl())
+            return HttpResponseRedirect(address.geturl(), headers={"Cache-Control": "no-store"})
         file = Path(unquote(address.path)).open("rb")  # noqa: SIM115 - the response closes it
     except (StoreError, OSError):  # deleted a moment ago
         raise Http404 from None
@@ -104,13 +107,13 @@ def response(request: HttpRequest, track: Track, name: str) -> HttpResponseBase:
     tag = f"{track.id}-{name}"  # a file never changes
     etag = f'"{tag}"'
     headers = {
-        "Cache-Control": "private, max-age=3600",
+        "Cache-Control": "private, no-cache",  # asked for again each time, so that what was deleted is gone
         "Content-Security-Policy": "sandbox; default-src 'none'",
         "Accept-Ranges": "bytes",
         "ETag": etag,
     }
-    if "download" in request.GET:
-        headers["Content-Disposition"] = f'attachment; filename="{_download_name(track, name)}"'
+    if download_as:
+        headers["Content-Disposition"] = f'attachment; filename="{download_as}"'
     if parse_etags(request.headers.get("If-None-Match")).contains_weak(tag):
         file.close()
         return HttpResponse(status=304, headers={name: headers[name] for name in ("ETag", "Cache-Control")})

@@ -31,7 +31,6 @@ class Stage(StrEnum):
 
 
 UNDER_WAY = (State.NEW, State.QUEUED, State.RUNNING)
-ENDED = (State.DONE, State.FAILED, State.CANCELLED)
 
 
 def new_id() -> str:

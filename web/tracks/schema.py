@@ -8,7 +8,7 @@ from drf_spectacular.extensions import OpenApiAuthenticationExtension
 
 
 class Token(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
-    """The token that the first track came with."""
+    """A token: POST /api/v1/token/ gives one, and so does a first track."""
 
     target_class = "web.tracks.visitors.TokenAuthentication"
     name = "token"

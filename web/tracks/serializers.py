@@ -9,12 +9,13 @@ from typing import Any
 from django.conf import settings
 from django.http import HttpRequest
 from django.urls import reverse
+from django.utils.translation import gettext as _
 from drf_spectacular.utils import extend_schema_field
 from pydantic import ValidationError
 from rest_framework import parsers, serializers
 from rest_framework.exceptions import ParseError
 
-from melodify_lib.errors import DescriptionError
+from melodify_lib.errors import DescriptionError, InputError
 from melodify_lib.genres import GENRES
 from melodify_lib.image import MAX_BYTES
 from melodify_lib.music.finish import SECONDS_MIN
@@ -22,7 +23,7 @@ from melodify_lib.nouns import BPM_MAX, BPM_MIN, Caption, Measures, MusicDescrip
 from melodify_lib.settings import Settings
 from web.tracks import files
 from web.tracks.jobs import Options
-from web.tracks.models import Track
+from web.tracks.models import State, Track
 
 SEED_MAX = 2**53 - 1
 """What JavaScript and Vertex AI can hold of a whole number."""
@@ -65,9 +66,8 @@ class Play(serializers.Serializer[Any]):
 
     def validate_seconds(self, value: float) -> float:
         if not value <= settings.CONFIG.longest:  # nor is it NaN
-            raise serializers.ValidationError(
-                f"Ensure this value is less than or equal to {settings.CONFIG.longest:g}."
-            )
+            said = self.fields["seconds"].error_messages["max_value"]
+            raise serializers.ValidationError(said.format(max_value=f"{settings.CONFIG.longest:g}"))
         return value
 
     def seed_or_chance(self, idempotency_key: str) -> int:
@@ -90,7 +90,8 @@ class NewTrack(Play):
 
     def validate_musician(self, value: str) -> str:
         if value and value not in musicians():
-            raise serializers.ValidationError(f"There is no {value!r} here; there are: {', '.join(musicians())}.")
+            said = _("There is no %(name)s here; there are: %(names)s.")
+            raise serializers.ValidationError(said % {"name": value, "names": ", ".join(musicians())})
         return value
 
     def options(self, idempotency_key: str) -> Options:
@@ -133,6 +134,13 @@ class Remix(Play):
             raise DescriptionError(first_problem(error)) from None
         seed = self.seed_or_chance(idempotency_key)
         return Options(seconds, seed, track.genre, track.musician, given.model_dump(mode="json"))
+
+
+def once_more(track: Track) -> Options:
+    """The same order, for a track that came to nothing. Raises `InputError` for another."""
+    if track.state not in (State.FAILED, State.CANCELLED):
+        raise InputError("only a song that failed or was cancelled can be tried again; remix this one")
+    return Options(track.seconds, track.seed, track.genre, track.musician, track.given or track.description)
 
 
 def _or_null(schema: dict[str, Any]) -> dict[str, Any]:

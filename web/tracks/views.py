@@ -8,13 +8,14 @@ from functools import wraps
 from typing import Any
 
 from django.conf import settings
+from django.core.paginator import Paginator
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.utils.cache import patch_cache_control
 from django.utils.translation import gettext as _
-from django.views.decorators.http import require_GET, require_http_methods, require_POST
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
 from rest_framework import serializers
 from rest_framework.exceptions import Throttled
 
@@ -24,13 +25,13 @@ from melodify_lib.image import MAX_BYTES
 from melodify_lib.nouns import BPM_MAX, BPM_MIN, TONICS
 from web.tracks import files, jobs, limits
 from web.tracks.models import State, Track
-from web.tracks.serializers import NewTrack, Remix, musicians
+from web.tracks.serializers import NewTrack, Remix, musicians, once_more
 from web.tracks.templatetags import words
 from web.tracks.visitors import begin_session, of_session
 
 LENGTHS = (10, 20, 30, 60, 120)
 """Seconds that the page offers, of those that the server allows."""
-HISTORY = 100
+A_PAGE = 30
 KEYS = tuple(f"{tonic} {mode}" for tonic in TONICS for mode in ("major", "minor"))
 View = Callable[..., HttpResponseBase]
 
@@ -100,11 +101,13 @@ def _in_words(error: Exception) -> tuple[str, int, int]:
         case ImageError():
             said, status, wait = words.why_refused(str(error)), 422, 0
         case DescriptionError():
-            said, status, wait = words.field_problem(str(error).partition(":")[0], ""), 400, 0
+            field = str(error).partition(":")[0]
+            is_ours = field in words.FIELDS
+            said, status, wait = words.field_problem(field, "") if is_ours else words.reason(str(error)), 400, 0
         case jobs.ConflictError():
             said, status, wait = _("This was sent already. Look among your tracks."), 422, 0
         case InputError():
-            said, status, wait = str(error), 400, 0
+            said, status, wait = words.reason(str(error)), 400, 0
         case jobs.QueueFullError():
             said, status = _("Many songs are being made just now. Please try again in a moment."), 503
             wait = error.retry_after
@@ -150,14 +153,14 @@ def _own(request: HttpRequest, track_id: str) -> Track:
 
 
 @private
-@require_GET
+@require_safe
 def track(request: HttpRequest, track_id: str) -> HttpResponseBase:
     """One address from the moment of upload on: how far it is, then the result."""
     return render(request, "tracks/track.html", _context(request, _own(request, track_id)))
 
 
 @private
-@require_GET
+@require_safe
 def progress(request: HttpRequest, track_id: str) -> HttpResponseBase:
     """The part of the page that changes, for the script that asks again and again."""
     return render(request, "tracks/_live.html", _context(request, _own(request, track_id)))
@@ -190,13 +193,15 @@ def _lengths() -> list[float]:
 @private
 @require_POST
 def change(request: HttpRequest, track_id: str, what: str) -> HttpResponseBase:
-    """Cancel, delete, share, unshare, remix; then the page that shows it."""
+    """Cancel, delete, share, unshare, remix, retry; then the page that shows it."""
     track = _own(request, track_id)
     if what == "delete":
         jobs.delete(track)
         return redirect("history")
     if what == "remix":
-        return _remix(request, track)
+        return _again(request, track, lambda key: _remixed(request, track, key))
+    if what == "retry":
+        return _again(request, track, lambda key: once_more(track))
     changes: dict[str, Callable[[Track], Any]] = {
         "cancel": jobs.cancel,
         "share": jobs.share,
@@ -208,13 +213,18 @@ def change(request: HttpRequest, track_id: str, what: str) -> HttpResponseBase:
     return redirect(reverse("track", args=[track.id]) + ("#share" if "share" in what else ""))
 
 
-def _remix(request: HttpRequest, parent: Track) -> HttpResponseBase:
+def _remixed(request: HttpRequest, parent: Track, key: str) -> jobs.Options:
+    asked = Remix(data=_filled(request))
+    asked.is_valid(raise_exception=True)
+    return asked.options(parent, key)
+
+
+def _again(request: HttpRequest, parent: Track, options: Callable[[str], jobs.Options]) -> HttpResponseBase:
+    """A new track from the picture of `parent`, with the options for the form's key."""
     try:
         limits.check(request)
-        asked = Remix(data=_filled(request))
-        asked.is_valid(raise_exception=True)
         key = request.POST.get("once", "")
-        made, is_new = jobs.create(parent.owner, asked.options(parent, key), parent=parent, idempotency_key=key)
+        made, is_new = jobs.create(parent.owner, options(key), parent=parent, idempotency_key=key)
         if is_new:
             limits.count_song(request)
         return redirect("track", made.id)
@@ -225,19 +235,20 @@ def _remix(request: HttpRequest, parent: Track) -> HttpResponseBase:
         )
 
 
-@require_http_methods(["GET", "HEAD"])
+@require_safe
 def file(request: HttpRequest, track_id: str, name: str) -> HttpResponseBase:
     """A file of one's own."""
     return files.response(request, _own(request, track_id), name)
 
 
 @private
-@require_GET
+@require_safe
 def history(request: HttpRequest) -> HttpResponseBase:
     """All that this visitor made."""
     visitor = of_session(request)
-    tracks = _tracks(visitor.owner)[:HISTORY] if visitor else []
-    return render(request, "tracks/history.html", {"tracks": tracks})
+    tracks = _tracks(visitor.owner) if visitor else Track.objects.none()
+    page = Paginator(tracks, A_PAGE).get_page(request.GET.get("page"))
+    return render(request, "tracks/history.html", {"tracks": page})
 
 
 def _shared(link: str) -> Track:
@@ -248,19 +259,19 @@ def _shared(link: str) -> Track:
 
 
 @private
-@require_GET
+@require_safe
 def shared(request: HttpRequest, link: str) -> HttpResponseBase:
     """What somebody wants others to hear."""
     return render(request, "tracks/shared.html", _context(request, _shared(link), is_shared=True))
 
 
-@require_http_methods(["GET", "HEAD"])
+@require_safe
 def shared_file(request: HttpRequest, link: str, name: str) -> HttpResponseBase:
     """A file of it."""
     return files.response(request, _shared(link), name)
 
 
-@require_GET
+@require_safe
 def about(request: HttpRequest) -> HttpResponseBase:
     """How it works, what is kept, whose the music is."""
     return render(request, "tracks/about.html", {"keep_days": settings.CONFIG.keep_days})

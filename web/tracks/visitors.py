@@ -48,14 +48,14 @@ def begin_session(request: HttpRequest) -> Visitor:
 
 
 class TokenAuthentication(BaseAuthentication):
-    """``Authorization: Bearer …``, with the token that the first track came with."""
+    """``Authorization: Bearer …``, with a token: POST /api/v1/token/ gives one, and so does a first track."""
 
     def authenticate(self, request: Request) -> tuple[Visitor, None] | None:
         scheme, _, key = request.headers.get("Authorization", "").partition(" ")
         if not scheme:
             return None
         if scheme.lower() != "bearer" or not _KEY.fullmatch(key.strip()):
-            raise AuthenticationFailed("the Authorization header must be 'Bearer' and the token of the first track")
+            raise AuthenticationFailed("the Authorization header must be 'Bearer' and a token of POST /api/v1/token/")
         return Visitor(key.strip()), None
 
     def authenticate_header(self, request: Request) -> str:

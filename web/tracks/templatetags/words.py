@@ -78,6 +78,10 @@ REASONS = (
     ("on our side", gettext_noop("Something went wrong on our side. Please try again later.")),
     ("its worker stopped", gettext_noop("This song could not be made: the machine stopped several times.")),
     ("took longer than", gettext_noop("This song took too long. Ask for a shorter one.")),
+    ("not described yet", gettext_noop("It is not known yet how this sounds. Wait until it is, then remix it.")),
+    ("gives clips of", gettext_noop("This musician cannot play this length. Choose another length or musician.")),
+    ("can be tried again", gettext_noop("Only a song that failed or was cancelled can be tried again.")),
+    ("", gettext_noop("This song cannot be made as it was asked for. Change what you ask for and try again.")),
 )
 """Why a song could not be made, as its row has it → what a visitor is told."""
 FIELDS = {
@@ -85,6 +89,13 @@ FIELDS = {
     "musician": gettext_noop("Musician"), "description": gettext_noop("Description"), "bpm": gettext_noop("Tempo"),
     "key": gettext_noop("Key"), "moods": gettext_noop("Moods"), "instruments": gettext_noop("Instruments"),
 }  # fmt: skip
+_WORDS = gettext_noop("This cannot be used. Write words of letters and numbers, with commas between them.")
+UNUSABLE = {
+    "moods": _WORDS, "instruments": _WORDS, "keywords": _WORDS,
+    "key": gettext_noop("This is no key. Write a note and major or minor, such as D minor."),
+    "": gettext_noop("This cannot be used. Change it and try again."),
+}  # fmt: skip
+"""What is said of a field of which a model says more than a visitor understands."""
 
 BARS = 80
 """Of a waveform: as many as a telephone shows apart."""
@@ -99,7 +110,7 @@ def why_refused(error: str) -> str:
 
 def field_problem(field: str, said: str) -> str:
     """What is wrong with a field of a form. `said` is empty where nobody says it in words for visitors."""
-    said = said or _("This cannot be used. Write words of letters and numbers, with commas between them.")
+    said = said or _(UNUSABLE.get(field, UNUSABLE[""]))
     return _("%(field)s: %(problem)s") % {"field": _(FIELDS[field]), "problem": said} if field in FIELDS else said
 
 
@@ -120,7 +131,7 @@ def term(text: str) -> str:
 
 @register.filter
 def reason(error: str) -> str:
-    return next((_(said) for sign, said in REASONS if sign in error), error)
+    return _(next(said for sign, said in REASONS if sign in error))
 
 
 @register.filter

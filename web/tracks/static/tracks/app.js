@@ -46,6 +46,7 @@ function chooseAndSend(form) {
   const send = document.getElementById("send");
   const sending = document.getElementById("sending");
   const bar = sending.querySelector("progress");
+  let refused = ""; // why the last picture was
   camera.removeAttribute("name"); // what it takes goes into the one input
 
   function refuse(text) {
@@ -54,7 +55,14 @@ function chooseAndSend(form) {
     error.focus();
   }
 
+  function refusePicture(text) {
+    choose(null);
+    refused = text;
+    refuse(text);
+  }
+
   function choose(file) {
+    refused = "";
     error.hidden = true;
     if (image.src) URL.revokeObjectURL(image.src);
     const problem = !file ? "" : !["image/jpeg", "image/png", "image/webp"].includes(file.type) ? say.wrongType
@@ -74,9 +82,10 @@ function chooseAndSend(form) {
       image.alt = "";
     }
     said.textContent = isGood ? say.chosen.replace("NAME", file.name) : "";
-    if (problem) refuse(problem);
+    if (problem) refuse((refused = problem));
   }
 
+  image.addEventListener("error", () => { if (image.hasAttribute("src")) refusePicture(say.wrongType); });
   input.addEventListener("change", () => choose(input.files[0]));
   camera.addEventListener("change", () => { if (camera.files[0]) choose(camera.files[0]); });
   if (input.files[0]) choose(input.files[0]); // kept by the browser over a reload
@@ -102,24 +111,25 @@ function chooseAndSend(form) {
 
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    if (!input.files[0]) return refuse(say.missing);
+    if (!input.files[0]) return refuse(refused || say.missing);
     error.hidden = true;
     const request = new XMLHttpRequest(); // fetch does not tell how much it has sent
     request.open("POST", form.action);
     request.responseType = "document";
     request.upload.onprogress = (sent) => { if (sent.lengthComputable) bar.value = (100 * sent.loaded) / sent.total; };
-    const over = (text) => {
+    const over = (text, isPicture = false) => {
       sending.hidden = true;
       send.disabled = false;
       said.textContent = "";
-      refuse(text);
+      if (isPicture) refusePicture(text);
+      else refuse(text);
     };
     request.onerror = () => over(say.offline);
     request.onload = () => {
-      if (request.status === 413) return over(say.tooLarge);
+      if (request.status === 413) return over(say.tooLarge, true);
       if (request.status < 400) return location.assign(request.responseURL);
       const told = request.response && (request.response.querySelector("#error") || request.response.querySelector(".lede"));
-      over(told ? told.textContent : say.offline);
+      over(told ? told.textContent : say.offline, request.status === 422);
     };
     bar.value = 0;
     sending.hidden = false;

@@ -164,10 +164,7 @@ class TrackViewSet(viewsets.GenericViewSet[Track]):
         asked = Remix(data=request.data)
         asked.is_valid(raise_exception=True)
         key = request.headers.get("Idempotency-Key", "")
-        track, is_new = jobs.create(parent.owner, asked.options(parent, key), parent=parent, idempotency_key=key)
-        if is_new:
-            limits.count_song(request)
-        return self._answer(track, 202)
+        return self._anew(parent, asked.options(parent, key), key)
 
     @extend_schema(request=None, parameters=[KEY], responses={202: TrackSerializer, **_problems(400, 422, 503)})
     @action(detail=True, methods=["post"])
@@ -175,7 +172,13 @@ class TrackViewSet(viewsets.GenericViewSet[Track]):
         """The same order again, as a new track, for one that failed or was cancelled."""
         parent = self.get_object()
         key = request.headers.get("Idempotency-Key", "")
-        return self._answer(jobs.remix(parent, once_more(parent), idempotency_key=key), 202)
+        return self._anew(parent, once_more(parent), key)
+
+    def _anew(self, parent: Track, options: jobs.Options, key: str) -> Response:
+        track, is_new = jobs.create(parent.owner, options, parent=parent, idempotency_key=key)
+        if is_new:
+            limits.count_song(self.request)
+        return self._answer(track, 202)
 
     @extend_schema(request=None, responses={200: TrackSerializer, **_problems()})
     @action(detail=True, methods=["post"])

@@ -73,7 +73,8 @@ def create(
     """A queued track for a picture, or for that of `parent`; and whether it is new.
 
     The same key of the same owner is the same track. Raises `ConflictError` where the key was used for something else,
-    `GoneError` where the parent is gone, `QueueFullError`, and `StoreError` where the store fails: nothing is left then.
+    `GoneError` where the parent is gone, `QueueFullError`, and `StoreError` where the store fails;
+    nothing is left then.
     """
     source = sha256(picture.tobytes()) if picture is not None else (parent.id if parent else "")
     fingerprint = sha256(json.dumps([source, asdict(options)], sort_keys=True).encode())

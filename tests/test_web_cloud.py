@@ -18,7 +18,7 @@ from melodify_lib.store import open_store
 
 @pytest.fixture(scope="module")
 def server(servers: Cloud, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebServer]:
-    more = {"WEB_HEARTBEAT": "0.3", "WEB_LOST_AFTER": "3", "WEB_DEADLINE": "120"}
+    more = {"WEB_REQUESTS_PER_MINUTE": "100000", "WEB_HEARTBEAT": "0.3", "WEB_LOST_AFTER": "3", "WEB_DEADLINE": "120"}
     bucket = f"gs://{servers.environment['MELODIFY_BUCKET']}"
     folder = tmp_path_factory.mktemp("web")
     with web_server(folder, **{**servers.environment, "MELODIFY_STORE": bucket, **more}) as running:

@@ -389,7 +389,7 @@ def test_slow_clients_who_come_back_hold_nobody_up(begun: bytes, drip: bytes, se
     with ThreadPoolExecutor(4) as pool:
         slow = [pool.submit(be_slow, count // 4) for _ in range(4)]
         try:
-            ends = time.monotonic() + 13
+            ends = time.monotonic() + 16
             while time.monotonic() < ends:
                 time.sleep(0.3)
                 for path in ("/health", "/"):

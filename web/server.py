@@ -96,10 +96,6 @@ def _prepare(host: str, port: int, config: Config) -> None:
             probe.bind((host, port))
         except OSError as error:
             raise SettingsError(f"cannot listen on {host}:{port}: {error.strerror}; choose another --port") from None
-    try:
-        config.folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SettingsError(f"the folder {config.folder} cannot be made: {error.strerror}; set WEB_FOLDER") from None
     django.setup()
     try:
         if config.migrate:

@@ -55,6 +55,8 @@ class RequestMiddleware:
             said = {"route": route, "status": response.status_code, "duration_s": round(seconds, 4)}
             track = match and (match.kwargs.get("track_id") or match.kwargs.get("pk"))
             labels = {"track": track} if track else {}
+            if method == "HEAD" and isinstance(response, HttpResponse):
+                _leave_out(response)
             log.info("%s %s %d", method, route, response.status_code, extra={"fields": said, "labels": labels})
         return response
 
@@ -68,6 +70,12 @@ class RequestMiddleware:
         from web.tracks.views import unavailable
 
         return unavailable(request)
+
+
+def _leave_out(response: HttpResponse) -> None:
+    """The body that a GET would have; gunicorn would warn of it."""
+    response.headers.setdefault("Content-Length", str(len(response.content)))
+    response.content = b""
 
 
 def _too_large(most: int) -> JsonResponse:

@@ -105,6 +105,7 @@ def _prepare(host: str, port: int, config: Config) -> None:
             probe.bind((host, port))
         except OSError as error:
             raise SettingsError(f"cannot listen on {host}:{port}: {error.strerror}; choose another --port") from None
+    config.folder.mkdir(parents=True, exist_ok=True)
     django.setup()
     try:
         if config.migrate:

@@ -1,4 +1,4 @@
-"""Other forms of a finished track: MP3 to listen to, and the peaks that a waveform is drawn from."""
+"""Other forms of finished audio: MP3 to listen to, and the peaks that a waveform is drawn from."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 
-def to_mp3(wav: bytes) -> bytes:
-    """A WAV file as MP3 (about 190 kbit/s). Raises `soundfile.SoundFileError` for what is no audio."""
+def to_mp3(audio: npt.NDArray[np.float32], sample_rate: int) -> bytes:
+    """An MP3 file (about 190 kbit/s) of float32 ``[channels, samples]``."""
     import soundfile
 
-    audio, sample_rate = soundfile.read(io.BytesIO(wav), dtype="float32", always_2d=True)
     buffer = io.BytesIO()
     soundfile.write(
         buffer,
-        audio,
+        audio.T,
         sample_rate,
         format="MP3",
         bitrate_mode="VARIABLE",
@@ -29,10 +28,7 @@ def to_mp3(wav: bytes) -> bytes:
     return buffer.getvalue()
 
 
-def peaks(wav: bytes, count: int) -> list[float]:
-    """The largest magnitude, from 0 to 1, in each of `count` equal stretches of a WAV file."""
-    import soundfile
-
-    audio, _ = soundfile.read(io.BytesIO(wav), dtype="float32", always_2d=True)
-    magnitude: npt.NDArray[np.float32] = np.abs(audio).max(axis=1)
+def peaks(audio: npt.NDArray[np.float32], count: int) -> list[float]:
+    """The largest magnitude, from 0 to 1, in each of `count` equal stretches of ``[channels, samples]``."""
+    magnitude = np.abs(audio).max(axis=0)
     return [round(float(stretch.max(initial=0)), 3) for stretch in np.array_split(magnitude, count)]

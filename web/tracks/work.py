@@ -24,6 +24,7 @@ from melodify_lib import logs
 from melodify_lib.errors import InputError, MelodifyError, StoreError
 from melodify_lib.flow import Composer, Watcher
 from melodify_lib.music.finish import SECONDS_MIN
+from melodify_lib.music.foreign import read_wav
 from melodify_lib.music.formats import peaks, to_mp3
 from melodify_lib.nouns import Caption, MusicDescription, TrackCard
 from melodify_lib.settings import Settings
@@ -157,12 +158,12 @@ def _composer(settings: Settings) -> Composer:
 
 
 def _store(track: Track, made: dict[str, bytes], card: TrackCard) -> None:
-    wav = made["track.wav"]
-    written = {**made, "track.mp3": to_mp3(wav), "card.json": card.to_json().encode()}
+    audio, sample_rate = read_wav(made["track.wav"], "the song")
+    written = {**made, "track.mp3": to_mp3(audio, sample_rate), "card.json": card.to_json().encode()}
     put_all(files.store(), files.prefix(track.id), written)
     if Settings.load().runner == "vertex":
         files.delete_pipeline(track.id)
-    if not jobs.finish(track, card=card.model_dump(mode="json"), peaks=peaks(wav, PEAKS)):
+    if not jobs.finish(track, card=card.model_dump(mode="json"), peaks=peaks(audio, PEAKS)):
         raise LostError
     log.info("done")
 

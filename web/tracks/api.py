@@ -129,9 +129,7 @@ class TrackViewSet(viewsets.GenericViewSet[Track]):
         key = request.headers.get("Idempotency-Key", "")
         jobs.check_room(owner.owner, key)
         picture = limits.read_picture(asked.validated_data["image"])
-        track, is_new = jobs.create(owner.owner, asked.options(key), picture=picture, idempotency_key=key)
-        if is_new:
-            limits.count_song(request)
+        track = limits.order(request, owner.owner, asked.options(key), picture=picture, idempotency_key=key)
         answer = self._answer(track, 202)
         answer.data = {"track": answer.data, **({} if visitor else {"token": owner.key})}
         return answer
@@ -164,7 +162,8 @@ class TrackViewSet(viewsets.GenericViewSet[Track]):
         asked = Remix(data=request.data)
         asked.is_valid(raise_exception=True)
         key = request.headers.get("Idempotency-Key", "")
-        return self._anew(parent, asked.options(parent, key), key)
+        track = limits.order(request, parent.owner, asked.options(parent, key), parent=parent, idempotency_key=key)
+        return self._answer(track, 202)
 
     @extend_schema(request=None, parameters=[KEY], responses={202: TrackSerializer, **_problems(400, 422, 503)})
     @action(detail=True, methods=["post"])
@@ -172,12 +171,7 @@ class TrackViewSet(viewsets.GenericViewSet[Track]):
         """The same order again, as a new track, for one that failed or was cancelled."""
         parent = self.get_object()
         key = request.headers.get("Idempotency-Key", "")
-        return self._anew(parent, once_more(parent), key)
-
-    def _anew(self, parent: Track, options: jobs.Options, key: str) -> Response:
-        track, is_new = jobs.create(parent.owner, options, parent=parent, idempotency_key=key)
-        if is_new:
-            limits.count_song(self.request)
+        track = limits.order(request, parent.owner, once_more(parent), parent=parent, idempotency_key=key)
         return self._answer(track, 202)
 
     @extend_schema(request=None, responses={200: TrackSerializer, **_problems()})

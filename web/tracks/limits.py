@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from ipaddress import ip_network
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.core.files.uploadedfile import UploadedFile
@@ -16,7 +16,8 @@ from rest_framework.exceptions import Throttled
 from rest_framework.throttling import SimpleRateThrottle
 
 from melodify_lib.image import open_image
-from web.tracks.jobs import QueueFullError
+from web.tracks import jobs
+from web.tracks.models import Track
 
 if TYPE_CHECKING:
     from rest_framework.request import Request
@@ -55,7 +56,7 @@ class SongThrottle(RequestThrottle):
         return f"{settings.CONFIG.songs_per_hour}/hour"
 
     def throttle_success(self) -> bool:
-        return True  # `count_song` counts it when it is one
+        return True  # `order` counts it when it is one
 
     def count(self, request: Request | HttpRequest) -> None:
         if self.allow_request(request, None):
@@ -74,7 +75,7 @@ def read_picture(upload: UploadedFile) -> Image:
 @contextmanager
 def _turn() -> Iterator[None]:
     if not _reading.acquire(timeout=READ_WITHIN_S):
-        raise QueueFullError(retry_after=int(READ_WITHIN_S))
+        raise jobs.QueueFullError(retry_after=int(READ_WITHIN_S))
     try:
         yield
     finally:
@@ -88,6 +89,9 @@ def check(request: HttpRequest) -> None:
             raise Throttled(throttle.wait())
 
 
-def count_song(request: Request | HttpRequest) -> None:
-    """A song was ordered."""
-    SongThrottle().count(request)
+def order(request: Request | HttpRequest, owner: str, options: jobs.Options, **more: Any) -> Track:
+    """`jobs.create`, counted as a song of the client where the track is new."""
+    track, is_new = jobs.create(owner, options, **more)
+    if is_new:
+        SongThrottle().count(request)
+    return track

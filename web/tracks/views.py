@@ -70,10 +70,7 @@ def _order(request: HttpRequest) -> Track:
     owner, once = begin_session(request).owner, request.POST.get("once", "")
     jobs.check_room(owner, once)
     picture = limits.read_picture(asked.validated_data["image"])
-    track, is_new = jobs.create(owner, asked.options(once), picture=picture, idempotency_key=once)
-    if is_new:
-        limits.count_song(request)
-    return track
+    return limits.order(request, owner, asked.options(once), picture=picture, idempotency_key=once)
 
 
 def _filled(request: HttpRequest) -> dict[str, Any]:
@@ -224,9 +221,7 @@ def _again(request: HttpRequest, parent: Track, options: Callable[[str], jobs.Op
     try:
         limits.check(request)
         key = request.POST.get("once", "")
-        made, is_new = jobs.create(parent.owner, options(key), parent=parent, idempotency_key=key)
-        if is_new:
-            limits.count_song(request)
+        made = limits.order(request, parent.owner, options(key), parent=parent, idempotency_key=key)
         return redirect("track", made.id)
     except Exception as error:
         context = {**_context(request, parent), "asked": request.POST}

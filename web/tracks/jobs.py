@@ -192,12 +192,16 @@ def fail(track: Track, reason: str) -> bool:
 
 def give_back(track: Track) -> bool:
     """The worker has to stop: another makes it, and this was no attempt."""
+    return _queue_again(track, _claimed(track), attempt=F("attempt") - 1)
+
+
+def _queue_again(track: Track, rows: QuerySet[Track], **changes: Any) -> bool:
+    """Let another worker make it, if its row is still among `rows`."""
     with transaction.atomic():
-        attempt = F("attempt") - 1
-        given = _of_claim(track, state=State.QUEUED, claim="", heartbeat=None, stage="", percent=0, attempt=attempt)
-        if given:
+        queued = rows.update(state=State.QUEUED, claim="", heartbeat=None, stage="", percent=0, **changes)
+        if queued:
             _enqueue(track.id)
-    return given
+    return bool(queued)
 
 
 def _of_claim(track: Track, **changes: Any) -> bool:
@@ -262,10 +266,7 @@ def reap() -> int:
             if track.attempt >= config.attempts:
                 fail(track, "the song could not be made: its worker stopped several times")
                 continue
-            silent = _claimed(track).filter(heartbeat=track.heartbeat)  # unless it was heard of meanwhile
-            with transaction.atomic():
-                if silent.update(state=State.QUEUED, claim="", heartbeat=None, stage="", percent=0):
-                    _enqueue(track.id)
+            _queue_again(track, _claimed(track).filter(heartbeat=track.heartbeat))  # not if it was heard of meanwhile
     touched += _enqueue_forgotten()
     half_received = Q(state=State.NEW, created__lt=timezone.now() - timedelta(seconds=max(600, config.lost_after)))
     for track in Track.objects.filter(half_received | Q(state=State.DELETED, heartbeat__lt=lost)):

@@ -16,6 +16,8 @@ from django.http.response import HttpResponseBase
 from melodify_lib import logs
 from melodify_lib.image import MAX_BYTES
 from web.tracks import operations
+from web.tracks.problems import problem
+from web.tracks.views import unavailable
 
 log = logging.getLogger("melodify_lib.web")
 
@@ -67,8 +69,6 @@ class RequestMiddleware:
         if not isinstance(error, OperationalError | InterfaceError):
             return None
         log.error("unavailable: %s", error)
-        from web.tracks.views import unavailable
-
         return unavailable(request)
 
 
@@ -80,5 +80,4 @@ def _leave_out(response: HttpResponse) -> None:
 
 def _too_large(most: int) -> JsonResponse:
     said = f"the request is larger than {most:,} bytes"
-    body = {"type": "/problems/too-large", "title": "The request is too large", "status": 413, "detail": said}
-    return JsonResponse(body, status=413, content_type="application/problem+json")
+    return problem(413, "The request is too large", said, "/problems/too-large")

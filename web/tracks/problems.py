@@ -1,4 +1,4 @@
-"""Errors of the API, as problem details (RFC 9457)."""
+"""Errors of the API, and of what stands around it, as problem details (RFC 9457)."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from typing import Any
 
 from django.core.exceptions import PermissionDenied as DjangoDenied
 from django.core.exceptions import RequestDataTooBig, TooManyFieldsSent, TooManyFilesSent
-from django.http import Http404, UnreadablePostError
+from django.http import Http404, JsonResponse, UnreadablePostError
 from rest_framework import exceptions, status
-from rest_framework.response import Response
 
 from melodify_lib.errors import ImageError, InputError, MelodifyError
 from web.tracks.jobs import ConflictError, GoneError, QueueFullError
@@ -27,7 +26,15 @@ TYPES: dict[type[Exception], tuple[int, str, str]] = {
 """What is raised → status, type and title."""
 
 
-def handler(error: Exception, context: dict[str, Any]) -> Response | None:
+def problem(
+    status: int, title: str, detail: str, kind: str = "about:blank", headers: dict[str, str] | None = None, **more: Any
+) -> JsonResponse:
+    """Problem details; `kind` is a URI that stands for all of its kind."""
+    body = {"type": kind, "title": title, "status": status, "detail": detail, **more}
+    return JsonResponse(body, status=status, headers=headers, content_type="application/problem+json")
+
+
+def handler(error: Exception, context: dict[str, Any]) -> JsonResponse | None:
     """What the API answers for an error that a view raised; None for what is nobody's fault but ours."""
     if isinstance(error, Http404):
         error = exceptions.NotFound()
@@ -58,8 +65,7 @@ def handler(error: Exception, context: dict[str, Any]) -> Response | None:
         elif code == status.HTTP_503_SERVICE_UNAVAILABLE:
             log.error("unavailable: %s", error)
             detail, headers["Retry-After"] = "try again in a minute", "60"
-    body = {"type": f"/problems/{kind}", "title": title, "status": code, "detail": str(detail), **more}
-    return Response(body, code, headers=headers, content_type="application/problem+json")
+    return problem(code, title, str(detail), f"/problems/{kind}", headers, **more)
 
 
 def _first(detail: Any) -> str:

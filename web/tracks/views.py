@@ -9,7 +9,7 @@ from typing import Any
 
 from django.conf import settings
 from django.core.paginator import Paginator
-from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.http import Http404, HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import redirect, render
 from django.urls import reverse
@@ -25,6 +25,7 @@ from melodify_lib.image import MAX_BYTES
 from melodify_lib.nouns import BPM_MAX, BPM_MIN, TONICS
 from web.tracks import files, jobs, limits
 from web.tracks.models import State, Track
+from web.tracks.problems import problem
 from web.tracks.serializers import NewTrack, Remix, musicians, once_more
 from web.tracks.templatetags import words
 from web.tracks.visitors import begin_session, of_session
@@ -274,8 +275,7 @@ def about(request: HttpRequest) -> HttpResponseBase:
 
 def _error(request: HttpRequest, title: str, said: str, status: int) -> HttpResponse:
     if request.path.startswith("/api/"):
-        body = {"type": "about:blank", "title": title, "status": status, "detail": said}
-        return JsonResponse(body, status=status, content_type="application/problem+json")
+        return problem(status, title, said)
     return render(request, "tracks/error.html", {"title": title, "said": said}, status=status)
 
 

@@ -38,7 +38,13 @@ _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 
 
 def store() -> Store:
-    return open_store(Settings.load())
+    return _opened(Settings.load())
+
+
+@lru_cache(maxsize=1)
+def _opened(settings: Settings) -> Store:
+    """Opened once: a bucket's client has connections, and a token that it fetched."""
+    return open_store(settings)
 
 
 def prefix(track_id: str) -> str:

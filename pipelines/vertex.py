@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import quote
 
 from melodify_lib.cloud import clients, labels
+from melodify_lib.cloud.jobs import pipeline_state
 from melodify_lib.errors import InputError, PipelineError, SettingsError
 from melodify_lib.logs import redact
 from melodify_lib.music.finish import SEED_LIMIT
@@ -117,7 +118,7 @@ def submit(
         if there is None:
             clients.ask_google(settings, partial(create, job_id))
             log.info("submitted %s", name)
-        elif state(there) in _LOST or (state(there) == "SUCCEEDED" and not is_whole(_output(there))):
+        elif pipeline_state(there) in _LOST or (pipeline_state(there) == "SUCCEEDED" and not is_whole(_output(there))):
             continue
         submitted = "submitted" if there is None else "submitted before"
         on_event(f"{submitted}: {name}; its tasks and logs: {address(name, settings)}")
@@ -147,18 +148,18 @@ def wait(
                 log_there = f"; log: {task_log(one, job, settings)}" if now in ("running", "failed") else ""
                 on_event(f"{one.task_name}: {now}{log_there}")
             said[task] = now
-        if state(job) in _OVER:
+        if pipeline_state(job) in _OVER:
             break
         if time.monotonic() > until:
             raise PipelineError(
-                f"the run is {state(job).lower()} after {WAIT_S:g} s, and goes on: the same command waits on, "
+                f"the run is {pipeline_state(job).lower()} after {WAIT_S:g} s, and goes on: the same command waits on, "
                 f"`melodify cloud clean --all` ends it; look at {address(name, settings)}"
             )
         again = time.monotonic() + POLL_S
         while time.monotonic() < again:
             on_look({one.task_name: _state_of(one) for one in details})
             time.sleep(min(LOOK_S, POLL_S))
-    if state(job) != "SUCCEEDED":
+    if pipeline_state(job) != "SUCCEEDED":
         raise PipelineError(_reason(job, details, settings))
     states = {one.task_name: "done" if _state_of(one) == "done" else "cached" for one in details}
     return states, _output(job)
@@ -175,11 +176,6 @@ def get(name: str, settings: Settings) -> Any:
         return job
 
     return clients.ask_google(settings, look)
-
-
-def state(job: Any) -> str:
-    """Such as ``RUNNING``."""
-    return str(job.state.name).removeprefix("PIPELINE_STATE_")
 
 
 def cancel(name: str, settings: Settings) -> None:
@@ -253,5 +249,5 @@ def _reason(job: Any, details: list[Any], settings: Settings) -> str:
     message = failed.error.message if failed is not None else job.error.message
     said = redact(" ".join(message.split()), settings)[:500] or "no reason given"
     if failed is None:
-        return f"the run was {state(job).lower()}: {said}; its log: {address(job.name, settings)}"
+        return f"the run was {pipeline_state(job).lower()}: {said}; its log: {address(job.name, settings)}"
     return f"task {failed.task_name!r} failed: {said}; what it logged: {task_log(failed, job, settings)}"

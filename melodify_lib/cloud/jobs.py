@@ -1,10 +1,10 @@
-"""Tuning jobs, as Vertex AI has them."""
+"""Tuning jobs, and the states of pipeline jobs, as Vertex AI has them."""
 
 from __future__ import annotations
 
 import sys
 from contextlib import redirect_stdout
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from melodify_lib.cloud import clients
 
@@ -35,6 +35,11 @@ def whole(job: TuningJob) -> TuningJob:
     if not job.name or job.state is None:
         raise ValueError("no name, or no state")
     return job
+
+
+def pipeline_state(job: Any) -> str:
+    """Such as ``RUNNING``, of a `google.cloud.aiplatform_v1.PipelineJob`."""
+    return str(job.state.name).removeprefix("PIPELINE_STATE_")
 
 
 def _get(client: Client, name: str) -> TuningJob:

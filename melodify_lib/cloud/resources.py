@@ -127,7 +127,10 @@ def _pipeline_jobs(settings: Settings) -> list[Resource]:
     found = clients.ask_google(
         settings, lambda: list(client.list_pipeline_jobs(parent=clients.parent(settings), retry=None))
     )
-    return [_resource(settings, "pipeline job", one, _state(one), _of_job(_state(one))) for one in _ours(found)]
+    return [
+        _resource(settings, "pipeline job", one, state := jobs.pipeline_state(one), _of_job(state))
+        for one in _ours(found)
+    ]
 
 
 def _tuning_jobs(settings: Settings) -> list[Resource]:
@@ -151,10 +154,6 @@ def _parts(settings: Settings, job: TuningJob) -> tuple[str, ...]:
     endpoint = tuned.own(job.tuned_model.endpoint or "", "endpoints", settings)
     model = tuned.own(job.tuned_model.model or "", "models", settings)
     return (endpoint, model) if endpoint and model else ()
-
-
-def _state(job: Any) -> str:
-    return str(job.state.name).removeprefix("PIPELINE_STATE_")
 
 
 def _ours(found: Iterable[Any]) -> list[Any]:
@@ -217,7 +216,7 @@ def _clean_pipeline_job(settings: Settings, one: Resource) -> None:
     if one.state in _RUNNING:
         clients.ask_google(settings, lambda: client.cancel_pipeline_job(name=one.name, retry=None))
     until = time.monotonic() + CANCELLING_S
-    while (state := _state(clients.ask_google(settings, get))) in _BUSY:
+    while (state := jobs.pipeline_state(clients.ask_google(settings, get))) in _BUSY:
         if time.monotonic() > until:
             raise CloudError(f"it is {state} {CANCELLING_S:g} s after it was cancelled; try again later")
         time.sleep(endpoints.POLL_S)

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPResponse
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import psutil
 import requests
+from processes import Running, environment, free_port
 
 from serving import COMMAND
 
@@ -24,16 +23,11 @@ HEALTH, PREDICT = "/v1/endpoints/1/deployedModels/2", "/v1/endpoints/1/deployedM
 
 
 @dataclass
-class Server:
-    """A running server and the folder that it works in."""
+class Server(Running):
+    """A running endpoint."""
 
-    process: subprocess.Popen[bytes]
-    folder: Path
-    port: int
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+    patience_s: ClassVar[float] = 20
+    look_every_s: ClassVar[float] = 0.02
 
     @property
     def store(self) -> Path:
@@ -79,16 +73,6 @@ class Server:
                 return float(line.split()[1])
         return 0.0
 
-    def log(self) -> list[dict[str, Any]]:
-        """Each line of the log; all are JSON."""
-        return [json.loads(line) for line in (self.folder / "log").read_text().splitlines()]
-
-    def wait_for(self, condition: Callable[[], bool], seconds: float = 20) -> None:
-        ends_at = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < ends_at, f"waited {seconds} s in vain; {(self.folder / 'log').read_text()}"
-            time.sleep(0.02)
-
 
 @contextmanager
 def server(
@@ -96,16 +80,13 @@ def server(
 ) -> Iterator[Server]:
     """A server under Vertex AI's variables, with MELODIFY_* `settings`; its standard output and error are ``log``."""
     folder.mkdir(parents=True, exist_ok=True)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MELODIFY_", "AIP_"))}
-    environment |= {"AIP_HTTP_PORT": str(port), "AIP_HEALTH_ROUTE": HEALTH, "AIP_PREDICT_ROUTE": PREDICT}
-    environment |= {"AIP_STORAGE_URI": str(settings.pop("storage_uri", "")), "MELODIFY_STORE": str(folder / "store")}
-    environment |= {f"MELODIFY_{name.upper()}": str(value) for name, value in settings.items()}
-    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
+    port = free_port()
+    variables = {**environment(), "AIP_HTTP_PORT": str(port), "AIP_HEALTH_ROUTE": HEALTH, "AIP_PREDICT_ROUTE": PREDICT}
+    variables |= {"AIP_STORAGE_URI": str(settings.pop("storage_uri", "")), "MELODIFY_STORE": str(folder / "store")}
+    variables |= {f"MELODIFY_{name.upper()}": str(value) for name, value in settings.items()}
+    variables["PATH"] = f"{Path(sys.executable).parent}:{variables['PATH']}"
     with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(list(command), cwd=folder, env=environment, stdout=log, stderr=log)
+        process = subprocess.Popen(list(command), cwd=folder, env=variables, stdout=log, stderr=log)
     running = Server(process, folder, port)
     try:
         if ready:

@@ -273,13 +273,13 @@ def test_logs_are_json_with_the_trace_of_the_request(musicgen: Server) -> None:
     musicgen.post({"instances": [{"prompt": "traced", "seconds": 4}]}, traceparent=f"00-{trace}-b7ad6b7169203331-01")
     musicgen.post(b"{", **{"X-Cloud-Trace-Context": f"{trace[::-1]}/123;o=1"})
     musicgen.post(b"{", traceparent='00-"}, "injected": "{-b7ad6b7169203331-01')
-    *_, made, refused, odd = [line for line in musicgen.log() if "httpRequest" in line]
+    *_, made, refused, odd = [line for line in musicgen.lines() if "httpRequest" in line]
     assert made["logging.googleapis.com/trace"] == trace
     assert (made["severity"], made["httpRequest"]["status"]) == ("INFO", 200)
     assert refused["logging.googleapis.com/trace"] == trace[::-1]
     assert "not JSON" in refused["message"]
     assert "logging.googleapis.com/trace" not in odd
-    assert all({"severity", "message", "time"} <= line.keys() for line in musicgen.log())
+    assert all({"severity", "message", "time"} <= line.keys() for line in musicgen.lines())
 
 
 def test_metrics_say_what_happened(musicgen: Server) -> None:
@@ -443,7 +443,7 @@ def test_a_server_that_cannot_load_ends_and_says_why(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with server(tmp_path, ready=False, musician="musicgen", checkpoint=tmp_path / "empty") as running:
         assert running.process.wait(20) != 0
-    (said,) = [line for line in running.log() if line["severity"] == "CRITICAL"]
+    (said,) = [line for line in running.lines() if line["severity"] == "CRITICAL"]
     assert "is not a whole MusicGen checkpoint" in said["message"]
     assert "Traceback" not in said["message"]
 
@@ -480,7 +480,7 @@ def test_the_command_line_serves_the_arranger_without_weights(tmp_path: Path) ->
         assert read_answer(client)[0] == 503
         assert running.process.wait(5) == 0
     assert whole(running) == 2  # what nobody waited for was not stored
-    assert running.log()
+    assert running.lines()
     refused = subprocess.run([melodify, "serve", "--threads", "10"], capture_output=True, text=True, check=False)
     assert (refused.returncode, "too few" in refused.stderr) == (1, True)
 
@@ -599,7 +599,7 @@ def test_a_process_whose_songs_all_fail_makes_room_for_another(untrained: dict[s
             assert answer.status_code == 500, answer.text
         running.wait_for(lambda: workers() not in ([], [worker]), 30)
         running.wait_for(lambda: running.health() == 200, 30)
-    said = [line["message"] for line in running.log()]
+    said = [line["message"] for line in running.lines()]
     assert any("EnCodec gives no numbers" in message for message in said)
     assert any("another process takes over" in message for message in said)
 

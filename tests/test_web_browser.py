@@ -8,11 +8,6 @@ import json
 import os
 import re
 import shutil
-import signal
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +23,7 @@ pytest.importorskip("playwright", reason="needs the extra: pip install 'melodify
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
+from webserver import web_server
 
 from melodify_lib.nouns import TrackCard
 from melodify_lib.samples import sample_picture
@@ -35,7 +31,6 @@ from melodify_lib.samples import sample_picture
 CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's Chromium: apt-get install -y chromium")
 
-START_WITHIN_S = 90
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 PAGE_MAX_BYTES = 50_000
 PAGE_PARTS = ("document", "stylesheet", "script")
@@ -53,25 +48,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def site(folder: Path) -> Iterator[str]:
     """The address of `melodify web`."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    plain = {
-        name: value for name, value in os.environ.items() if not name.startswith(("WEB_", "MELODIFY_", "DATABASE"))
-    }
-    given = {"WEB_FOLDER": str(folder / "web"), "MELODIFY_STORE": str(folder / "store"), "WEB_SONGS_PER_HOUR": "1000"}
-    command = [sys.executable, "-c", "from melodify_lib.cli import main; main()", "web", "--port", str(port)]
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(command, env={**plain, **given}, cwd=folder, stdout=log, stderr=log)
-        try:
-            until = time.monotonic() + START_WITHIN_S
-            while b"Melodify is at" not in (said := (folder / "log").read_bytes()):
-                assert process.poll() is None and time.monotonic() < until, said.decode()
-                time.sleep(0.1)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(40)
+    with web_server(folder, WEB_SONGS_PER_HOUR=1000) as server:
+        yield server.url
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -14,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from processes import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin"))  # Debian has them beside the path
@@ -41,9 +41,7 @@ def database() -> Iterator[str]:
 
 @contextmanager
 def _server(folder: Path, user: str | None, initdb: str, postgres: str) -> Iterator[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     data = folder / "data"
     made = subprocess.run(
         [initdb, "-D", data, "-U", "melodify", "-A", "trust", "-E", "UTF8", "--no-sync"],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import subprocess
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import requests
+from processes import environment
 from webserver import MELODIFY, WebServer, web_server
 
 from web import server as server_module
@@ -22,10 +22,8 @@ PROPER = {"WEB_PRODUCTION": "1", "WEB_SECRET_KEY": KEY, "WEB_HOSTS": f'["{HOST}"
 BEHIND_PROXY = {"Host": HOST, "X-Forwarded-Proto": "https", "X-Forwarded-For": "203.0.113.9"}
 
 
-def environment(folder: Path, **variables: str) -> dict[str, str]:
-    own = ("MELODIFY_", "WEB_", "DJANGO_", "DATABASE")
-    plain = {name: value for name, value in os.environ.items() if not name.startswith(own)}
-    return {**plain, "WEB_FOLDER": str(folder), **variables}
+def given(folder: Path, **variables: str) -> dict[str, str]:
+    return {**environment(), "WEB_FOLDER": str(folder), **variables}
 
 
 @pytest.mark.parametrize(
@@ -48,7 +46,7 @@ def test_it_does_not_start_without_a_key_and_hosts_of_its_own(
 ) -> None:
     variables = {name: value for name, value in {**PROPER, **changes}.items() if value is not None}
     done = subprocess.run(
-        [MELODIFY, "web"], env=environment(tmp_path, **variables),
+        [MELODIFY, "web"], env=given(tmp_path, **variables),
         capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
     assert done.returncode == 1 and says in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
@@ -58,11 +56,11 @@ def test_it_does_not_start_without_a_key_and_hosts_of_its_own(
 def test_djangos_own_check_has_nothing_to_say(tmp_path: Path) -> None:
     command = [sys.executable, "-W", "error", "-m", "web", "check", "--deploy", "--fail-level", "WARNING"]
     done = subprocess.run(
-        command, env=environment(tmp_path, **PROPER), capture_output=True, text=True, check=False, timeout=60
+        command, env=given(tmp_path, **PROPER), capture_output=True, text=True, check=False, timeout=60
     )
     assert done.returncode == 0 and "no issues" in done.stdout, done.stdout + done.stderr
     migrations = [sys.executable, "-m", "web", "makemigrations", "--check", "--dry-run"]
-    subprocess.run(migrations, env=environment(tmp_path, **PROPER), capture_output=True, check=True, timeout=60)
+    subprocess.run(migrations, env=given(tmp_path, **PROPER), capture_output=True, check=True, timeout=60)
 
 
 @pytest.fixture(scope="module")

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import os
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,21 +12,14 @@ from typing import Any
 
 import psutil
 import requests
+from processes import Running, environment, free_port
 
 MELODIFY = Path(sys.executable).with_name("melodify")
 
 
 @dataclass
-class WebServer:
-    """A running server; its standard output and error are ``log`` in its folder."""
-
-    process: subprocess.Popen[bytes]
-    folder: Path
-    port: int
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+class WebServer(Running):
+    """A running web application."""
 
     @property
     def api(self) -> str:
@@ -71,36 +60,18 @@ class WebServer:
     def stored(self) -> list[Path]:
         return [path for path in (self.folder / "store").rglob("*") if path.is_file()]
 
-    def log(self) -> str:
-        return (self.folder / "log").read_text(encoding="utf-8", errors="replace")
-
-    def lines(self) -> list[dict[str, Any]]:
-        """Each line of the log; all are JSON."""
-        return [json.loads(line) for line in self.log().splitlines()]
-
-    def wait_for(self, condition: Callable[[], Any], seconds: float = 60) -> Any:
-        ends_at = time.monotonic() + seconds
-        while not (met := condition()):
-            assert time.monotonic() < ends_at, f"waited {seconds} s in vain; {self.log()[-4000:]}"
-            time.sleep(0.05)
-        return met
-
 
 @contextmanager
 def web_server(folder: Path, *, until_ready: bool = True, **variables: object) -> Iterator[WebServer]:
     """A server with these variables of the environment; ended in order, and nothing of it is left."""
     folder.mkdir(parents=True, exist_ok=True)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    own = ("MELODIFY_", "WEB_", "DJANGO_", "DATABASE")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(own)}
-    environment |= {"MELODIFY_STORE": str(folder / "store"), "WEB_FOLDER": str(folder / "web")}
-    environment |= {"TMPDIR": str(folder / "tmp"), **{name: str(value) for name, value in variables.items()}}
+    port = free_port()
+    kept = {"MELODIFY_STORE": folder / "store", "WEB_FOLDER": folder / "web", "TMPDIR": folder / "tmp"}
+    given = {name: str(value) for name, value in {**kept, **variables}.items()}
     (folder / "tmp").mkdir(exist_ok=True)
     with (folder / "log").open("ab") as log:
         command = [str(MELODIFY), "web", "--port", str(port)]
-        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
+        process = subprocess.Popen(command, cwd=folder, env={**environment(), **given}, stdout=log, stderr=log)
     running = WebServer(process, folder, port)
     everything: set[psutil.Process] = set()
     try:

@@ -1,6 +1,7 @@
 """A run of the pipeline on this machine, with kfp.local: each step in a process of its own, cached."""
 
 import contextlib
+import json
 import logging
 import os
 import re
@@ -105,5 +106,13 @@ def _trace_in_environment() -> Iterator[None]:
 def reason(error: RuntimeError, log: Path) -> str:
     """Which task failed, and the exception that its process printed last."""
     task = re.sub(r"\x1b\[\d+m", "", str(error)).rpartition("failed: ")[2].strip(" '.")
-    raised = re.findall(r"^\s*[\w.]+(?:Error|Exception|Interrupt): .*$", log.read_text(encoding="utf-8"), re.MULTILINE)
+    said = "\n".join(_message(line) for line in log.read_text(encoding="utf-8").splitlines())
+    raised = re.findall(r"^\s*[\w.]+(?:Error|Exception|Interrupt): .*$", said, re.MULTILINE)
     return f"task {task!r} failed" + (f": {raised[-1].strip().removeprefix('melodify_lib.errors.')}" if raised else "")
+
+
+def _message(line: str) -> str:
+    """What a line of the log says, be it JSON of ours (with a traceback in it) or not."""
+    with contextlib.suppress(ValueError, LookupError, TypeError):
+        return str(json.loads(line)["message"])
+    return line

@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -58,10 +59,30 @@ app.add_typer(pipeline_app, name="pipeline")
 out = Console(soft_wrap=True)
 err = Console(stderr=True, soft_wrap=True)
 
+
+class Export(StrEnum):
+    """The forms of a track that are written on request."""
+
+    flac = "flac"
+    mp3 = "mp3"
+    ogg = "ogg"
+
+
 Picture = Annotated[Path, typer.Argument(metavar="IMAGE", help="A JPEG, PNG or WebP picture.")]
 Seconds = Annotated[float, typer.Option(help="Length of the track in seconds, 4 to 300.")]
 Seed = Annotated[int, typer.Option(help="The same seed gives the same bytes; another one, another piece.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for track.wav, track.mid and card.json.")]
+Loop = Annotated[
+    bool, typer.Option("--loop", help="Whole bars that join on to their own beginning, instead of an end; arranger.")
+]
+Stems = Annotated[
+    bool, typer.Option("--stems", help="A file a part too, in stems/; together they are the mix; arranger.")
+]
+Takes = Annotated[int, typer.Option(min=1, max=20, help="Play so many, from the seed on, and keep the best.")]
+Formats = Annotated[
+    list[Export] | None,
+    typer.Option("--format", help="Beside track.wav, a track.mp3, .flac or .ogg; may be repeated."),
+]
 GenreName = Annotated[str | None, typer.Option("--genre", help=f"Choose the genre: {', '.join(GENRES)}.")]
 MusicianName = Annotated[str | None, typer.Option("--musician", help="Who plays (MELODIFY_MUSICIAN).")]
 DescriberModel = Annotated[
@@ -124,6 +145,10 @@ def compose(
     genre: GenreName = None,
     musician: MusicianName = None,
     describer_model: DescriberModel = None,
+    loop: Loop = False,
+    stems: Stems = False,
+    takes: Takes = 1,
+    formats: Formats = None,
     as_json: Json = False,
 ) -> None:
     """Make music for a picture: writes track.wav, track.mid and card.json."""
@@ -140,8 +165,10 @@ def compose(
                 status(f"{_DOING['play']}, {share:.0%}")
 
         composer = Composer(Settings.load(musician=musician, describer_model=describer_model))
-        track = composer.compose(image, seconds=seconds, seed=seed, genre=genre, watcher=Spinner())
-        track.save(out_dir)
+        track = composer.compose(
+            image, seconds=seconds, seed=seed, genre=genre, loop=loop, stems=stems, takes=takes, watcher=Spinner()
+        )
+        track.save(out_dir, [format.value for format in formats or ()])
     _print_track(track, out_dir, as_json)
 
 
@@ -189,6 +216,10 @@ def play(
     seed: Seed = 0,
     out_dir: Out = Path("melodify-out"),
     musician: MusicianName = None,
+    loop: Loop = False,
+    stems: Stems = False,
+    takes: Takes = 1,
+    formats: Formats = None,
     as_json: Json = False,
 ) -> None:
     """Play a music description."""
@@ -197,9 +228,16 @@ def play(
     from melodify_lib.settings import Settings
 
     text = sys.stdin.read() if str(description) == "-" else _read_text(description)
-    with _status(_DOING["play"]):
-        track = stages.musician(Settings.load(musician=musician)).play(MusicDescription.parse(text), seconds, seed)
-        track.save(out_dir)
+    with _status(_DOING["play"]) as status:
+        from melodify_lib.music.takes import play_best
+
+        player = stages.musician(Settings.load(musician=musician))
+        extras = stages.extras(player, loop=loop, stems=stems)
+        track = play_best(
+            player, MusicDescription.parse(text), seconds, seed, takes,
+            lambda share: status(f"{_DOING['play']}, {share:.0%}"), **extras,
+        )  # fmt: skip
+        track.save(out_dir, [format.value for format in formats or ()])
     _print_track(track, out_dir, as_json)
 
 

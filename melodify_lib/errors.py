@@ -12,6 +12,7 @@
     ├── ModelError                a model's file is missing, damaged, or of another format
     │   └── OutOfMemoryError      there is no memory for a model, or for what it is asked
     ├── BusyError                 too much is being done or waits already; try again later
+    ├── LicenceError              music for commercial use was asked for, and the generator's licence forbids it
     ├── PaidError                 a service that costs money was asked for and the settings do not allow it
     ├── BudgetError               going on would cost more than was allowed
     ├── CloudError                a cloud service refused, failed, or did not answer in time
@@ -71,6 +72,10 @@ class BusyError(MelodifyError):
 
 class OutOfMemoryError(ModelError):
     """There is no memory for a model, or for what it is asked; the message has the figure."""
+
+
+class LicenceError(MelodifyError):
+    """Music for commercial use was asked for, and the licence of what would make it forbids that."""
 
 
 class PaidError(MelodifyError):

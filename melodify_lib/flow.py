@@ -12,6 +12,7 @@ from melodify_lib import logs, stages
 from melodify_lib.errors import ReplayError
 from melodify_lib.image import open_image, read_bytes
 from melodify_lib.music.finish import check_request
+from melodify_lib.music.takes import play_best
 from melodify_lib.nouns import Caption, MusicDescription, Track, TrackCard, sha256
 from melodify_lib.settings import Settings
 
@@ -47,15 +48,20 @@ class Composer:
         seed: int = 0,
         genre: str | None = None,
         description: MusicDescription | None = None,
+        loop: bool = False,
+        stems: bool = False,
+        takes: int = 1,
         watcher: Watcher | None = None,
     ) -> Track:
         """Make music for a picture (its bytes or its path). The same arguments give the same bytes.
 
-        A `description` that is given is played as it is. `watcher` hears what happens, and the log, in one trace, what
-        each stage took. Raises `ImageError` for a file that is not a usable picture, `InputError` for `seconds` outside
-        4 to 300.
+        A `description` that is given is played as it is. `loop` and `stems` are the arranger's: music that joins on to
+        its own beginning, and a file a part. The best of so many `takes` is given, from `seed` on. `watcher` hears what
+        happens, and the log, in one trace, what each stage took. Raises `ImageError` for a file that is not a usable
+        picture, `InputError` for `seconds` outside 4 to 300, and for what the musician cannot do.
         """
         check_request(seconds, seed)
+        extras = stages.extras(self.musician, loop=loop, stems=stems)
         watcher = watcher or Watcher()
         with logs.tracing():
             watcher.begin("caption")
@@ -76,15 +82,16 @@ class Composer:
             watcher.described(description)
             watcher.begin("play")
             since = time.monotonic()
-            track = self.musician.play(description, seconds, seed, watcher.playing)
+            track = play_best(self.musician, description, seconds, seed, takes, watcher.playing, **extras)
+            track = track.with_card(
+                image_sha256=picture,
+                caption=caption,
+                captioner=captioner,
+                describer=described.describer if described else None,
+                fallback_from=described.fallback_from if described else None,
+            )
             logs.stage_done("play", track.card.musician, since, picture=picture, song=track.card.files["track.wav"])
-        return track.with_card(
-            image_sha256=picture,
-            caption=caption,
-            captioner=captioner,
-            describer=described.describer if described else None,
-            fallback_from=described.fallback_from if described else None,
-        )
+        return track
 
 
 def compose(
@@ -110,7 +117,16 @@ def replay(card: TrackCard, settings: Settings | None = None) -> Track:
         )
     if card.requested.duration_s is None:
         raise ReplayError("the card does not say how many seconds were asked for")
-    track = musician.play(card.description, card.requested.duration_s, card.seed)
+    has_stems = any(name.startswith("stems/") for name in card.files)
+    extras = stages.extras(musician, loop=card.is_loop, stems=has_stems)
+    track = musician.play(card.description, card.requested.duration_s, card.seed, **extras).with_card(
+        image_sha256=card.image_sha256,
+        caption=card.caption,
+        captioner=card.captioner,
+        describer=card.describer,
+        fallback_from=card.fallback_from,
+        takes=card.takes,
+    )
     names = sorted(card.files.keys() | track.card.files.keys())
     differing = [name for name in names if track.card.files.get(name) != card.files.get(name)]
     if differing:
@@ -118,10 +134,4 @@ def replay(card: TrackCard, settings: Settings | None = None) -> Track:
             f"{', '.join(differing)} came out with other bytes under the same versions: the processor "
             "or a library (numpy, scipy, pedalboard) differs from where the card was made"
         )
-    return track.with_card(
-        image_sha256=card.image_sha256,
-        caption=card.caption,
-        captioner=card.captioner,
-        describer=card.describer,
-        fallback_from=card.fallback_from,
-    )
+    return track

@@ -29,11 +29,13 @@ from melodify_lib.errors import CaptionError, CardError, DescriptionError
 from melodify_lib.genres import Genre
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     import numpy as np
     import numpy.typing as npt
 
+    from melodify_lib.music.formats import Format
     from melodify_lib.store import Store
 
 BPM_MIN, BPM_MAX = 30, 260
@@ -274,6 +276,8 @@ class Measures(_Frozen):
     true_peak_dbtp: float | None = None
     duration_s: float | None = None
     longest_silence_s: float | None = None
+    seam_db: float | None = None
+    """Of a loop: the step from its last sample to its first, against the largest that it makes elsewhere."""
 
 
 class StageVersion(_Frozen):
@@ -283,6 +287,14 @@ class StageVersion(_Frozen):
     version: str
 
 
+class Take(_Frozen):
+    """One of several takes: its seed, how well it fits what was asked (the more the better), and why."""
+
+    seed: int
+    fit: float
+    reasons: tuple[str, ...]
+
+
 PermittedUse = Literal["any", "non-commercial"]
 
 
@@ -290,14 +302,16 @@ class TrackCard(_Frozen):
     """How a track came to be: enough to make it again, byte for byte.
 
     `fallback_from` is the describer that was asked before `describer`, and failed. `watermark` names what a generator
-    hides in its audio. `files` maps each file's name to the sha256 of its bytes. A card holds no time and no machine,
-    so that the same inputs give the same card.
+    hides in its audio. `takes` are all that were played, the best first, where there was a choice. `files` maps each
+    file's name to the sha256 of its bytes. A card holds no time and no machine, so that the same inputs give the same
+    card.
     """
 
     image_sha256: Sha256 | None = None
     caption: Caption | None = None
     description: MusicDescription
     seed: Annotated[int, Field(ge=0, lt=2**63)]
+    is_loop: bool = False
     captioner: StageVersion | None = None
     describer: StageVersion | None = None
     fallback_from: StageVersion | None = None
@@ -307,6 +321,7 @@ class TrackCard(_Frozen):
     watermark: str | None = None
     requested: Measures
     measured: Measures
+    takes: tuple[Take, ...] = ()
     files: dict[str, Sha256]
 
     def to_json(self) -> str:
@@ -335,14 +350,29 @@ class Track:
     card: TrackCard
 
     def with_card(self, **update: object) -> Track:
-        """The same track with some fields of its card replaced."""
-        return replace(self, card=self.card.model_copy(update=update))
+        """The same track with some fields of its card replaced, on the card and in ``track.wav``, which carries it."""
+        from melodify_lib.music.formats import encode
 
-    def save(self, folder: Path | str) -> None:
-        """Write the files and ``card.json`` into `folder`, each whole or not at all."""
+        card = self.card.model_copy(update=update)
+        wave = encode(self.audio, self.sample_rate, "wav", card)
+        files = {"track.wav": wave, **{name: data for name, data in self.files.items() if name != "track.wav"}}
+        hashes = {name: sha256(data) for name, data in files.items()}
+        return replace(self, files=files, card=card.model_copy(update={"files": hashes}))
+
+    def save(self, folder: Path | str, formats: Iterable[Format] = ()) -> None:
+        """Write the files and ``card.json`` into `folder`, each whole or not at all.
+
+        Each of `formats` adds a ``track.mp3``, ``track.flac`` or ``track.ogg``. They are not on the card: they can be
+        made from the WAV again, and their bytes are their encoders' (Ogg's has a random number in it).
+        """
+        from melodify_lib.music.formats import encode
         from melodify_lib.store import FolderStore
 
-        self.put(FolderStore(folder))
+        store = FolderStore(folder)
+        for format in formats:
+            if format != "wav":
+                store.put(f"track.{format}", encode(self.audio, self.sample_rate, format, self.card))
+        self.put(store)
 
     def put(self, store: Store, prefix: str = "") -> str:
         """Store the files and ``card.json`` under `prefix`; return the card's address.

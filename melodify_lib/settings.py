@@ -63,6 +63,9 @@ class Settings(BaseSettings):
     tuner: str = Field("", description="who tunes the describer")
     runner: str = Field("", description="where pipelines run: local or vertex")
     describer_fallback: str = Field("", description="who describes where the describer fails; nobody if unset")
+    use: Literal["any", "commercial"] = Field(
+        "any", description="commercial refuses musicians whose licence forbids selling what they make"
+    )
     allow_paid: bool = Field(False, description="whether a client that costs money may be built")
     project: str = Field("", description="Google Cloud project")
     location: str = Field("us-central1", description="Google Cloud region")

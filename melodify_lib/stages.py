@@ -10,10 +10,11 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from melodify_lib.errors import CloudError, DescriptionError, SettingsError
-from melodify_lib.nouns import Caption, MusicDescription, StageVersion, Track
+from melodify_lib.errors import CloudError, DescriptionError, InputError, SettingsError
+from melodify_lib.music.licence import check_use
+from melodify_lib.nouns import Caption, MusicDescription, PermittedUse, StageVersion, Track
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,6 +64,11 @@ class Musician(Protocol):
 
     @property
     def version(self) -> StageVersion: ...
+
+    @property
+    def permitted_use(self) -> PermittedUse:
+        """What its licence lets be done with all that it makes; a track's card says it of that track."""
+        ...
 
     def play(
         self, description: MusicDescription, seconds: float, seed: int, on_progress: OnProgress = lambda share: None
@@ -141,8 +147,21 @@ class DescriberWithFallback:
 
 
 def musician(settings: Settings) -> Musician:
-    """The musician that the settings name."""
-    return cast(Musician, _build("musician", settings))
+    """The musician that the settings name. Raises `LicenceError` where `Settings.use` forbids its music."""
+    made = cast(Musician, _build("musician", settings))
+    check_use(settings, made.permitted_use, f"the musician {settings.musician}")
+    return made
+
+
+def extras(musician: Musician, *, loop: bool = False, stems: bool = False) -> dict[str, Any]:
+    """What `Arranger.play` takes beyond what every musician does. Raises `InputError` for one that cannot."""
+    from melodify_lib.music.arranger import Arranger
+
+    asked = {name: True for name, wanted in (("loop", loop), ("stems", stems)) if wanted}
+    if asked and not isinstance(musician, Arranger):
+        what = " and ".join({"loop": "loops", "stems": "stems"}[name] for name in asked)
+        raise InputError(f"the arranger makes {what}, no other musician does (MELODIFY_MUSICIAN)")
+    return asked
 
 
 def _build(stage: str, settings: Settings) -> object:

@@ -131,7 +131,6 @@ def play_and_store(
         raise PipelineError(f"the musician is {player.version.version}; the run was submitted for {musician_version}")
     since = time.monotonic()
     track = player.play(MusicDescription.parse(Path(description.path).read_text(encoding="utf-8")), seconds, seed)
-    logs.stage_done("play", player.version, since, song=track.card.files["track.wav"])
     described_by, fell_back = (description.metadata.get(name) for name in ("describer", "fallback_from"))
     track = track.with_card(
         image_sha256=asked["image_sha256"],
@@ -140,6 +139,7 @@ def play_and_store(
         describer=StageVersion.model_validate(described_by) if described_by else None,
         fallback_from=StageVersion.model_validate(fell_back) if fell_back else None,
     )
+    logs.stage_done("play", player.version, since, song=track.card.files["track.wav"])
     song.uri = track.put_song(open_store(settings))
     values = track.card.measured.model_dump(exclude_none=True)
     # A file too: kfp.local takes an artifact without one for lost, and would never find this step in its cache.

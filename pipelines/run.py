@@ -24,7 +24,7 @@ _CLOUD = ("profile", "allow_paid", "project", "location", "bucket")
 _DESCRIBER = (*_CLOUD, "describer", "describer_fallback", "describer_model", "gemini_model")
 _MUSICIAN = (
     *_CLOUD, "musician", "soundfont", "checkpoint", "device", "precision", "endpoint", "lyria_model", "store",
-    "service_account",
+    "service_account", "use",
 )  # fmt: skip
 
 OnLook = Callable[[dict[str, str]], None]

@@ -1,8 +1,7 @@
 """Songs to order: who may come in, who plays, where it is kept, and how it all ends.
 
-A song is a `Job` on a thread of its own, which waits for MusicGen's engine or for a process with the arranger; the
-request's thread only waits for the job, so that a deadline, a client that leaves and SIGTERM are noticed whatever the
-job is busy with.
+A song is a `Job` on a thread of its own, which waits for MusicGen's engine or plays itself; the request's thread only
+waits for the job, so that a deadline, a client that leaves and SIGTERM are noticed whatever the job is busy with.
 """
 
 from __future__ import annotations
@@ -28,13 +27,13 @@ from melodify_lib.music.musicgen import MusicGen
 from melodify_lib.music.musicgen.engine import Song
 from melodify_lib.nouns import Measures, MusicDescription, sha256
 from melodify_lib.store import Store, get_all, open_store, put_all
-from serving.apart import Performance
 from serving.messages import PromptCard, Refusal, Wanted, read_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from melodify_lib.music.musicgen.engine import Floats
+    from melodify_lib.nouns import Track
     from melodify_lib.settings import Settings
     from serving.metrics import Metrics
 
@@ -58,7 +57,7 @@ class Job:
         self.future: Future[dict[str, Any]]
         self.accepted = time.monotonic()
         self.is_cancelled = self.is_storing = False
-        self._playing: Song | Performance | None = None
+        self._playing: Song | None = None
 
     @property
     def is_playing(self) -> bool:
@@ -74,11 +73,16 @@ class Job:
         finally:
             self.is_storing = False
 
-    def follow(self, playing: Song | Performance) -> None:
+    def follow(self, playing: Song) -> None:
         """Cancel it when the job is."""
         self._playing = playing
         if self.is_cancelled:
             playing.cancel()
+
+    def go_on(self, share: float) -> None:
+        """Raise `CancelledError` when it was given up; for a musician to hear while it plays."""
+        if self.is_cancelled:
+            raise CancelledError
 
     def cancel(self) -> None:
         """Give up; what is stored already stays."""
@@ -285,15 +289,16 @@ def _play(job: Job, musician: stages.Musician) -> dict[str, bytes]:
     song = job.wanted
     if not isinstance(musician, MusicGen):
         description = cast(MusicDescription, song.description)  # `_check` saw to it
-        performance = Performance(musician, description, song.seconds, song.seed)
-        job.follow(performance)
-        return performance.result()
+        return _files(musician.play(description, song.seconds, song.seed, job.go_on))
     playing = musician.start(song.prompt, song.seconds, song.seed)
     job.follow(playing)
     audio = playing.result()
     if song.description is None:
         return _prompt_files(audio, song, musician)
-    track = musician.finish(audio, song.description, song.seconds, song.seed)
+    return _files(musician.finish(audio, song.description, song.seconds, song.seed))
+
+
+def _files(track: Track) -> dict[str, bytes]:
     return {**track.files, CARD: track.card.to_json().encode()}
 
 

@@ -20,9 +20,10 @@ from hypothesis import strategies as st
 from melodify_lib.errors import SettingsError
 from melodify_lib.genres import GENRES
 from melodify_lib.music.arranger import Arranger, Score, write_score
+from melodify_lib.music.arranger.fluidsynth import SAMPLE_RATE
 from melodify_lib.music.arranger.instruments import find, instruments
 from melodify_lib.music.arranger.midi import to_midi
-from melodify_lib.music.arranger.render import OUTPUT_RATE, render
+from melodify_lib.music.arranger.render import render
 from melodify_lib.music.arranger.sampler import Sampler
 from melodify_lib.music.arranger.soundfont import load_soundfont
 from melodify_lib.music.arranger.styles import load_style
@@ -43,15 +44,15 @@ def sampler() -> Sampler:
 
 @cache
 def listen(genre: str, bpm: int, key: str, seconds: float) -> np.ndarray:
-    return render(write_score(describe(genre, bpm, key), seconds, 3), sampler())
+    return render(write_score(describe(genre, bpm, key), seconds, 3), sampler()).mix
 
 
 @pytest.mark.parametrize("genre", GENRES)
 def test_every_genre_gives_sound_of_the_length_asked_for_that_ends_in_silence(genre: str) -> None:
     audio = listen(genre, 112, "D minor", 4.0)
-    assert audio.shape == (2, 4 * OUTPUT_RATE) and audio.dtype == np.float32
+    assert audio.shape == (2, 4 * SAMPLE_RATE) and audio.dtype == np.float32
     assert np.isfinite(audio).all() and 0.05 < np.abs(audio).max() <= 1
-    loudness = np.sqrt(np.square(audio.mean(axis=0)).reshape(-1, OUTPUT_RATE // 20).mean(axis=1))
+    loudness = np.sqrt(np.square(audio.mean(axis=0)).reshape(-1, SAMPLE_RATE // 20).mean(axis=1))
     assert loudness[-1] < 0.02 * loudness.max()
     sounding = np.flatnonzero(loudness > 1e-3)
     assert sounding[0] < 20 and max(b - a for a, b in pairwise(sounding)) < 1.5 * 20
@@ -96,7 +97,7 @@ def test_a_used_arranger_gives_the_same_bytes_as_a_new_one() -> None:
     used = Sampler(load_soundfont())
     render(write_score(describe("soul"), 4, 1), used)
     score = write_score(describe("lo-fi", 80), 4, 1)
-    assert np.array_equal(render(score, used), render(score, sampler()))
+    assert np.array_equal(render(score, used).mix, render(score, sampler()).mix)
 
 
 def test_five_seeds_give_five_melodies() -> None:
@@ -143,7 +144,7 @@ def test_midi_is_read_back_by_another_library_with_tempo_key_tracks_and_markers(
 @pytest.mark.parametrize(("genre", "bpm", "key"), [("disco", 118, "A minor"), ("rock", 140, "E major")])
 def test_tempo_and_key_are_heard_by_an_independent_estimator(genre: str, bpm: int, key: str) -> None:
     librosa = pytest.importorskip("librosa")
-    audio = librosa.resample(listen(genre, bpm, key, 20.0).mean(axis=0), orig_sr=OUTPUT_RATE, target_sr=22_050)
+    audio = librosa.resample(listen(genre, bpm, key, 20.0).mean(axis=0), orig_sr=SAMPLE_RATE, target_sr=22_050)
     envelope = librosa.onset.onset_strength(y=audio, sr=22_050, hop_length=256)
     # Autocorrelation at the beat and eight beats on: a tempo 2 % off has drifted out of step by then.
     lags = 8 * 60 / (bpm * np.linspace(0.94, 1.06, 61)) * 22_050 / 256
@@ -241,5 +242,5 @@ def test_a_mistake_in_a_style_is_reported_with_its_file_and_field(tmp_path) -> N
 def test_a_louder_part_is_louder_in_the_mix() -> None:
     score = write_score(describe("rock"), 5, 1)
     louder = [replace(p, mix=replace(p.mix, level_db=p.mix.level_db + (6 if p.is_drum else 0))) for p in score.parts]
-    quiet, loud = render(score, sampler()), render(replace(score, parts=tuple(louder)), sampler())
+    quiet, loud = (render(one, sampler()).mix for one in (score, replace(score, parts=tuple(louder))))
     assert not np.array_equal(quiet, loud)

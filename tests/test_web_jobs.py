@@ -323,7 +323,7 @@ def test_deleted_while_it_is_made_nothing_comes_after(
             jobs.reap()
         return b"mp3"
 
-    monkeypatch.setattr(work, "to_mp3", delete)  # after the last look at the row
+    monkeypatch.setattr(work, "encode", delete)  # after the last look at the row
     make(track.id)
     assert stored() == ["web"]
     assert not Track.objects.exclude(state=State.DELETED).exists()

@@ -12,7 +12,8 @@ from melodify_lib.cloud import clients, endpoints
 from melodify_lib.errors import InputError, ModelError
 from melodify_lib.music.finish import SEED_LIMIT, check_request
 from melodify_lib.music.foreign import read_wav
-from melodify_lib.nouns import MusicDescription, StageVersion, Track, TrackCard, sha256
+from melodify_lib.music.licence import check_use
+from melodify_lib.nouns import MusicDescription, PermittedUse, StageVersion, Track, TrackCard, sha256
 from melodify_lib.store import name_in, open_store
 
 if TYPE_CHECKING:
@@ -27,6 +28,9 @@ def from_settings(settings: Settings) -> EndpointMusician:
 
 class EndpointMusician:
     """A `Musician` that asks another. The track is the other's, with its card."""
+
+    permitted_use: PermittedUse = "any"
+    """What the other's licence permits is on the card of each track, and looked at there."""
 
     def __init__(self, settings: Settings) -> None:
         clients.require_paid(settings, "an endpoint of Vertex AI")
@@ -71,6 +75,7 @@ class EndpointMusician:
         }
         if got != asked:
             raise ModelError(f"the endpoint gave another song than the one that was asked for: {address}")
+        check_use(self._settings, card.permitted_use, f"the endpoint's {card.musician.name}")
         files = {name: self._store.get(prefix + name) for name in card.files}
         if broken := [name for name, data in files.items() if sha256(data) != card.files[name]]:
             raise ModelError(f"{', '.join(broken)} beside {address} is not what the card says")

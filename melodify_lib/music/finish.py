@@ -6,15 +6,18 @@ Every musician ends here, so that every track is as loud as the next and its car
 from __future__ import annotations
 
 import io
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from melodify_lib.errors import InputError
 from melodify_lib.music.measure import integrated_loudness, measure, oversampled_peaks, true_peak
-from melodify_lib.nouns import Measures, MusicDescription, PermittedUse, StageVersion, Track, TrackCard, sha256
+from melodify_lib.nouns import Measures, MusicDescription, PermittedUse, StageVersion, Track, TrackCard
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy.typing as npt
 
 LOUDNESS_LUFS = -14.0
@@ -46,12 +49,20 @@ def finish_track(
     permitted_use: PermittedUse,
     midi: bytes | None = None,
     watermark: str | None = None,
+    stems: Mapping[str, npt.NDArray[np.float32]] | None = None,
+    is_loop: bool = False,
 ) -> Track:
-    """Master, measure and encode a mix, float32 ``[channels, samples]``, and write its card."""
-    audio = master(audio, sample_rate)
-    files = {"track.wav": encode_wav(audio, sample_rate)}
-    if midi is not None:
-        files["track.mid"] = midi
+    """Master, measure and encode a mix, float32 ``[channels, samples]``, and write its card.
+
+    `stems` are the mix taken apart, by instrument: they get the same gain, and so are the track taken apart.
+    """
+    gain = mastering_gain(audio, sample_rate, is_loop=is_loop)
+    audio = audio * gain
+    files = {} if midi is None else {"track.mid": midi}
+    for number, (name, stem) in enumerate((stems or {}).items(), 1):
+        # A stem may peak where the mix does not: floating point does not clip.
+        plain = re.sub(r"\W+", "-", name).strip("-")
+        files[f"stems/{number:02}-{plain}.wav"] = _encode_stem(stem * gain, sample_rate)
     requested = Measures(
         bpm=description.bpm,
         key=description.key,
@@ -62,40 +73,50 @@ def finish_track(
     card = TrackCard(
         description=description,
         seed=seed,
+        is_loop=is_loop,
         musician=musician,
         licence=licence,
         permitted_use=permitted_use,
         watermark=watermark,
         requested=requested,
-        measured=measure(audio, sample_rate, near_bpm=description.bpm),
-        files={name: sha256(data) for name, data in files.items()},
+        measured=measure(audio, sample_rate, near_bpm=description.bpm, is_loop=is_loop),
+        files={},
     )
-    return Track(audio=audio, sample_rate=sample_rate, files=files, card=card)
+    return Track(audio=audio, sample_rate=sample_rate, files=files, card=card).with_card()
 
 
 def master(audio: npt.NDArray[np.float32], sample_rate: int) -> npt.NDArray[np.float32]:
-    """Bring audio to `LOUDNESS_LUFS` with its true peak at or under `TRUE_PEAK_DBTP`.
+    """Bring audio to `LOUDNESS_LUFS` with its true peak at or under `TRUE_PEAK_DBTP`."""
+    return audio * mastering_gain(audio, sample_rate)
+
+
+def mastering_gain(
+    audio: npt.NDArray[np.float32], sample_rate: int, *, is_loop: bool = False
+) -> npt.NDArray[np.float32]:
+    """The gain over time that `master` applies, float32 ``[samples]``; that of a loop joins on to its own beginning.
 
     Limiting takes loudness away, so gain and limiter are set together in a few rounds.
     """
     loudness = integrated_loudness(audio, sample_rate)
     if not np.isfinite(loudness):
-        return audio
+        return np.ones(audio.shape[1], dtype=np.float32)
     gain = 10 ** ((LOUDNESS_LUFS - loudness) / 20)
     ceiling = 10 ** ((TRUE_PEAK_DBTP - 0.1) / 20)
     peaks = oversampled_peaks(audio, floor=0.5 * ceiling / gain)
     for _ in range(6):
-        mastered = audio * _limiter_gain(peaks * gain, ceiling, sample_rate) * np.float32(gain)
-        missing = LOUDNESS_LUFS - integrated_loudness(mastered, sample_rate)
+        over_time = _limiter_gain(peaks * gain, ceiling, sample_rate, is_loop) * np.float32(gain)
+        missing = LOUDNESS_LUFS - integrated_loudness(audio * over_time, sample_rate)
         if abs(missing) < 0.2:
             break
         gain *= 10 ** (1.3 * missing / 20)  # more than is missing: the limiter takes its share again
     # The smoothed gain lets a peak between two samples pass by a few hundredths of a decibel.
-    over = 10 ** ((true_peak(mastered) - TRUE_PEAK_DBTP) / 20)
-    return mastered / np.float32(max(over, 1.0))
+    over = 10 ** ((true_peak(audio * over_time) - TRUE_PEAK_DBTP) / 20)
+    return over_time / np.float32(max(over, 1.0))
 
 
-def _limiter_gain(peaks: npt.NDArray[np.float32], ceiling: float, sample_rate: int) -> npt.NDArray[np.float32]:
+def _limiter_gain(
+    peaks: npt.NDArray[np.float32], ceiling: float, sample_rate: int, is_loop: bool
+) -> npt.NDArray[np.float32]:
     """Gain per sample of a look-ahead limiter: held over 5 ms around each peak, then smoothed over as much."""
     from scipy.ndimage import minimum_filter1d, uniform_filter1d
 
@@ -103,7 +124,9 @@ def _limiter_gain(peaks: npt.NDArray[np.float32], ceiling: float, sample_rate: i
     needed = np.minimum(1.0, ceiling / np.maximum(peaks, 1e-9)).astype(np.float32)
     if needed.min() >= 1.0:
         return needed
-    return np.asarray(uniform_filter1d(minimum_filter1d(needed, 2 * width + 1), width), dtype=np.float32)
+    mode = "wrap" if is_loop else "reflect"
+    held = minimum_filter1d(needed, 2 * width + 1, mode=mode)
+    return np.asarray(uniform_filter1d(held, width, mode=mode), dtype=np.float32)
 
 
 def encode_wav(audio: npt.NDArray[np.float32], sample_rate: int) -> bytes:
@@ -112,4 +135,13 @@ def encode_wav(audio: npt.NDArray[np.float32], sample_rate: int) -> bytes:
 
     buffer = io.BytesIO()
     soundfile.write(buffer, audio.T, sample_rate, subtype="PCM_16", format="WAV")
+    return buffer.getvalue()
+
+
+def _encode_stem(audio: npt.NDArray[np.float32], sample_rate: int) -> bytes:
+    """Floating point, by scipy: libsndfile would write the time into the file."""
+    from scipy.io import wavfile
+
+    buffer = io.BytesIO()
+    wavfile.write(buffer, sample_rate, np.ascontiguousarray(audio.T))
     return buffer.getvalue()

@@ -1,31 +1,106 @@
-"""Other forms of finished audio: MP3 to listen to, and the peaks that a waveform is drawn from."""
+"""The forms of a finished track: WAV, FLAC, MP3, Ogg Vorbis, each with the card inside; and peaks to draw.
+
+Players show title, genre, tempo, key and licence from the tags; the whole card is in one of its own, ``MELODIFY_CARD``.
+There it has no `files`, as their hashes cannot be inside what they are of.
+"""
 
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
+
+from melodify_lib.errors import CardError
+from melodify_lib.nouns import TrackCard
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+Format = Literal["wav", "flac", "mp3", "ogg"]
+FORMATS: tuple[Format, ...] = get_args(Format)
+CARD_TAG = "MELODIFY_CARD"
 
-def to_mp3(audio: npt.NDArray[np.float32], sample_rate: int) -> bytes:
-    """An MP3 file (about 190 kbit/s) of float32 ``[channels, samples]``."""
+_ENCODINGS: dict[str, dict[str, Any]] = {
+    "wav": {"subtype": "PCM_16"},
+    "flac": {"subtype": "PCM_16"},
+    # About 190 kbit/s each.
+    "mp3": {"subtype": "MPEG_LAYER_III", "bitrate_mode": "VARIABLE", "compression_level": 0.25},
+    "ogg": {"subtype": "VORBIS", "compression_level": 0.4},
+}
+
+
+def encode(audio: npt.NDArray[np.float32], sample_rate: int, format: Format, card: TrackCard) -> bytes:
+    """A file of float32 ``[channels, samples]`` with the card in its tags."""
     import soundfile
 
     buffer = io.BytesIO()
-    soundfile.write(
-        buffer,
-        audio.T,
-        sample_rate,
-        format="MP3",
-        bitrate_mode="VARIABLE",
-        compression_level=0.25,
-        subtype="MPEG_LAYER_III",
-    )
+    with soundfile.SoundFile(
+        buffer, "w", sample_rate, audio.shape[0], format=format.upper(), **_ENCODINGS[format]
+    ) as file:
+        # In pieces: libsndfile's Vorbis encoder keeps all that it is given at once on its stack.
+        for start in range(0, audio.shape[1], sample_rate):
+            file.write(audio[:, start : start + sample_rate].T)
+    return _tagged(buffer, format, card)
+
+
+def _tagged(buffer: io.BytesIO, format: Format, card: TrackCard) -> bytes:
+    from mutagen.flac import FLAC
+    from mutagen.mp3 import MP3
+    from mutagen.oggvorbis import OggVorbis
+    from mutagen.wave import WAVE
+
+    kinds: dict[str, Any] = {"wav": WAVE, "flac": FLAC, "mp3": MP3, "ogg": OggVorbis}
+    buffer.seek(0)
+    file = kinds[format](buffer)
+    if file.tags is None:
+        file.add_tags()
+    described = card.description
+    tonic, mode = described.key.split()
+    texts = {
+        "TITLE": f"{described.genre} in {described.key}",
+        "ARTIST": f"Melodify ({card.musician.name})",
+        "GENRE": described.genre,
+        "BPM": str(described.bpm),
+        "INITIALKEY": tonic + ("m" if mode == "minor" else ""),
+        "COPYRIGHT": f"{card.licence}; permitted use: {card.permitted_use}",
+        "COMMENT": described.description,
+        CARD_TAG: card.model_copy(update={"files": {}}).model_dump_json(),
+    }
+    for name, text in texts.items():
+        if format in ("wav", "mp3"):
+            file.tags.add(_id3(name, text))
+        else:
+            file.tags[name] = text
+    buffer.seek(0)
+    file.save(buffer)
     return buffer.getvalue()
+
+
+def read_card(data: bytes) -> TrackCard:
+    """The card inside a file that `encode` or `tag` made. Raises `CardError` where there is none."""
+    import mutagen
+
+    try:
+        file = mutagen.File(io.BytesIO(data))
+        tags = file.tags if file is not None else None
+    except mutagen.MutagenError as error:
+        raise CardError(f"not an audio file with a track card: {error}") from None
+    found = (tags or {}).get(f"TXXX:{CARD_TAG}") or (tags or {}).get(CARD_TAG)
+    if not found:
+        raise CardError(f"no track card inside: no tag {CARD_TAG}")
+    return TrackCard.from_json(str(found[0]))
+
+
+def _id3(name: str, text: str) -> Any:
+    from mutagen import id3 as untyped
+
+    id3: Any = untyped
+    frames = {"TITLE": id3.TIT2, "ARTIST": id3.TPE1, "GENRE": id3.TCON, "BPM": id3.TBPM, "INITIALKEY": id3.TKEY,
+              "COPYRIGHT": id3.TCOP}  # fmt: skip
+    if name == "COMMENT":
+        return id3.COMM(encoding=3, lang="eng", desc="", text=text)
+    return frames[name](encoding=3, text=text) if name in frames else id3.TXXX(encoding=3, desc=name, text=text)
 
 
 def peaks(audio: npt.NDArray[np.float32], count: int) -> list[float]:

@@ -17,7 +17,7 @@ from melodify_lib.errors import InputError, ModelError
 from melodify_lib.fingerprint import fingerprint
 from melodify_lib.music.finish import check_request, finish_track
 from melodify_lib.music.foreign import read_wav
-from melodify_lib.nouns import MusicDescription, StageVersion, Track
+from melodify_lib.nouns import MusicDescription, PermittedUse, StageVersion, Track
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -50,9 +50,11 @@ class Lyria:
         self._client = clients.vertex(settings, PredictionServiceClient)
         self._model = f"{clients.parent(settings)}/publishers/google/models/{settings.lyria_model}"
 
+    permitted_use: PermittedUse = "any"
+
     @property
     def version(self) -> StageVersion:
-        sources = fingerprint("music/lyria.py", "music/foreign.py", "music/finish.py", "music/measure.py")
+        sources = fingerprint(*(f"music/{name}.py" for name in ("lyria", "foreign", "finish", "measure", "formats")))
         return StageVersion(name="lyria", version=f"{self._settings.lyria_model}+{sources}")
 
     def play(
@@ -75,7 +77,7 @@ class Lyria:
             seed=seed,
             musician=self.version,
             licence=LICENCE,
-            permitted_use="any",
+            permitted_use=self.permitted_use,
             watermark=WATERMARK,
         )
 

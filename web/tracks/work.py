@@ -25,7 +25,7 @@ from melodify_lib.errors import InputError, MelodifyError, StoreError
 from melodify_lib.flow import Composer, Watcher
 from melodify_lib.music.finish import SECONDS_MIN
 from melodify_lib.music.foreign import read_wav
-from melodify_lib.music.formats import peaks, to_mp3
+from melodify_lib.music.formats import encode, peaks
 from melodify_lib.nouns import Caption, MusicDescription, TrackCard
 from melodify_lib.settings import Settings
 from melodify_lib.store import get_all, put_all
@@ -159,7 +159,7 @@ def _composer(settings: Settings) -> Composer:
 
 def _store(track: Track, made: dict[str, bytes], card: TrackCard) -> None:
     audio, sample_rate = read_wav(made["track.wav"], "the song")
-    written = {**made, "track.mp3": to_mp3(audio, sample_rate), "card.json": card.to_json().encode()}
+    written = {**made, "track.mp3": encode(audio, sample_rate, "mp3", card), "card.json": card.to_json().encode()}
     put_all(files.store(), files.prefix(track.id), written)
     if Settings.load().runner == "vertex":
         files.delete_pipeline(track.id)

@@ -14,7 +14,7 @@ from melodify_lib.fingerprint import fingerprint
 from melodify_lib.music.arranger.score import Score
 from melodify_lib.music.arranger.soundfont import SoundFont, load_soundfont
 from melodify_lib.music.arranger.writer import write_score
-from melodify_lib.nouns import MusicDescription, StageVersion, Track
+from melodify_lib.nouns import MusicDescription, PermittedUse, StageVersion, Track
 
 if TYPE_CHECKING:
     from melodify_lib.settings import Settings
@@ -24,7 +24,9 @@ __all__ = ["Arranger", "Score", "from_settings", "write_score"]
 
 
 class Arranger:
-    """A `Musician`. Keeps the SoundFont open, and the sounds it has used."""
+    """A `Musician`. Keeps the SoundFont open."""
+
+    permitted_use: PermittedUse = "any"
 
     def __init__(self, soundfont: Path | None = None) -> None:
         """`soundfont` is a .sf2 file; None takes the one that comes with pretty-midi.
@@ -38,30 +40,48 @@ class Arranger:
 
     @cached_property
     def version(self) -> StageVersion:
-        """The arranger and the SoundFont: both decide the bytes."""
-        sources = fingerprint("music/arranger", "music/finish.py", "music/measure.py", "moods.py")
-        return StageVersion(name="arranger", version=f"{sources}+{self._font.name}@{self._font.sha256[:12]}")
+        """The arranger, FluidSynth and the SoundFont: all decide the bytes."""
+        from melodify_lib.music.arranger import fluidsynth
+
+        sources = fingerprint("music/arranger", "music/finish.py", "music/measure.py", "music/formats.py", "moods.py")
+        font = f"{self._font.name}@{self._font.sha256[:12]}"
+        return StageVersion(name="arranger", version=f"{sources}+fluidsynth@{fluidsynth.version()}+{font}")
 
     def play(
-        self, description: MusicDescription, seconds: float, seed: int, on_progress: OnProgress = lambda share: None
+        self,
+        description: MusicDescription,
+        seconds: float,
+        seed: int,
+        on_progress: OnProgress = lambda share: None,
+        *,
+        loop: bool = False,
+        stems: bool = False,
     ) -> Track:
-        """Compose, play and master `seconds` of music. The same arguments give the same bytes."""
+        """Compose, play and master `seconds` of music. The same arguments give the same bytes.
+
+        `loop` gives as many whole bars as come nearest to `seconds`, which join on to themselves without a seam;
+        `stems` adds a file a part, ``stems/01-drum-kit.wav``, and together they are the mix.
+        """
+        from melodify_lib.music.arranger.fluidsynth import SAMPLE_RATE
         from melodify_lib.music.arranger.midi import to_midi
-        from melodify_lib.music.arranger.render import OUTPUT_RATE, render
+        from melodify_lib.music.arranger.render import render
         from melodify_lib.music.finish import check_request, finish_track
 
         check_request(seconds, seed)
-        score = write_score(description, seconds, seed)
+        score = write_score(description, seconds, seed, loop=loop)
+        rendered = render(score, self._sampler, on_progress, stems=stems)
         return finish_track(
-            render(score, self._sampler, on_progress),
-            OUTPUT_RATE,
+            rendered.mix,
+            SAMPLE_RATE,
             description=description,
             seconds=seconds,
             seed=seed,
             musician=self.version,
             licence="CC0-1.0",
-            permitted_use="any",
+            permitted_use=self.permitted_use,
             midi=to_midi(score),
+            stems=rendered.stems,
+            is_loop=loop,
         )
 
 

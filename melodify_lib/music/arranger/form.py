@@ -60,12 +60,19 @@ class Bar:
         return next((span.chord for span in reversed(self.spans) if span.start <= beat + 1e-6), self.spans[0].chord)
 
 
-def plan_form(style: Style, mode: Mode, bpm: float, seconds: float, shift: int, rng: np.random.Generator) -> list[Bar]:
-    """The bars of a piece; the last one holds the final chord. `shift` raises or lowers every section's level."""
+def plan_form(
+    style: Style, mode: Mode, bpm: float, seconds: float, shift: int, rng: np.random.Generator, *, loop: bool = False
+) -> list[Bar]:
+    """The bars of a piece; the last one holds the final chord. `shift` raises or lowers every section's level.
+
+    A loop's bars are whole and come nearest to `seconds`; the final chord stands after its end.
+    """
     beat_seconds = 60.0 / bpm
     ring = min(RING_SECONDS, 0.42 * seconds)
     beats = max(int((seconds - ring) / beat_seconds + 1e-6), 0)
     bars, extra = divmod(beats, style.beats_per_bar)
+    if loop:
+        bars, extra = max(round(seconds / beat_seconds / style.beats_per_bar), 1), 0
     if bars and extra * beat_seconds + ring <= _LONGEST_RING_SECONDS:
         extra = 0  # the final chord may as well ring a little longer
     sections = _choose_sections(style, bars, rng)

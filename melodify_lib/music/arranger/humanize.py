@@ -12,14 +12,14 @@ from melodify_lib.music.arranger.styles import Feel
 
 
 def humanize(
-    notes: Iterable[Note], held_over: float, feel: Feel, late_ms: float, bpm: float, last_beat: float,
-    rng: np.random.Generator, one_voice: bool = False,
+    notes: Iterable[Note], held_over: float, feel: Feel, late_ms: float, bpm: float, last_start: float,
+    last_end: float, rng: np.random.Generator, one_voice: bool = False,
 ) -> tuple[Note, ...]:  # fmt: skip
     """Swing, then spread in time and touch. Notes that start together stay together to a few milliseconds.
 
     `held_over` is by how many beats each is held beyond its length; where there is but `one_voice`, at most
-    until the next, so that neither a grace nor a step rings on under it. Nothing starts before 0 or at
-    `last_beat` or after; the spread shrinks where the tempo leaves less room.
+    until the next, so that neither a grace nor a step rings on under it. Nothing starts before 0, or at
+    `last_start` or after, or ends after `last_end`; the spread shrinks where the tempo leaves less room.
     """
     ordered = sorted(notes, key=lambda note: (note.start, note.pitch))
     per_ms = bpm / 60_000
@@ -33,11 +33,11 @@ def humanize(
         start = swing(note.start, feel) + late + drift + float(rng.normal(0, spread / 5))
         end = swing(note.start + note.duration, feel) + late + drift + held_over
         start = max(start, 0.0)
-        if start >= last_beat:
+        if start >= last_start:
             continue
         velocity = note.velocity + float(rng.normal(0, feel.velocity))
         performed.append(
-            Note(start, max(min(end, last_beat) - start, 0.02), note.pitch, min(max(round(velocity), 1), 127))
+            Note(start, max(min(end, last_end) - start, 0.02), note.pitch, min(max(round(velocity), 1), 127))
         )
     return tuple(_in_one_voice(performed) if one_voice else performed)
 

@@ -2,17 +2,23 @@
 
 Parts are levelled by what they measure while they play, not by fixed volumes: any instrument can
 take any part, in any SoundFont, and the balance stays the style's.
+
+All that follows the levelled parts is either linear (pan, echo, room, tone) or a gain that changes with time and is
+the same for all. So the mix can be taken apart: a part alone, through the same and under the same gain, is its stem,
+and the stems add up to the mix.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from melodify_lib.music.arranger.sampler import SAMPLE_RATE, Hit, Sampler, Voice
+from melodify_lib.music.arranger.fluidsynth import BLOCK, SAMPLE_RATE
+from melodify_lib.music.arranger.sampler import Hit, Sampler, Voice
 from melodify_lib.music.arranger.score import Part, Score
 
 if TYPE_CHECKING:
@@ -23,74 +29,131 @@ if TYPE_CHECKING:
     Audio = npt.NDArray[np.float32]
 
 _LONGEST_RELEASE = 3.0  # seconds
-OUTPUT_RATE = 44_100
-"""Hz: what the arranger hands on."""
-_PARTS_SHARE = 0.8
+_THREADS = 2
+"""Parts that are played at once: what takes the time, FluidSynth and pedalboard, lets other threads run."""
+_PARTS_SHARE = 0.7
 """Of the time that a song takes; the rest is its mix and its mastering."""
+_JOIN = SAMPLE_RATE // 20
+"""Samples over which a loop's beginning is faded into what its end leads to."""
 _LEAD_RMS_DB = -21.0
 """Loudness of a part at 0 dB: leaves the mix of a dozen parts under full scale."""
+_THRESHOLD_DB, _RATIO = -14.0, 1.8
+"""Of the compressor on the whole mix."""
 
 
-def render(score: Score, sampler: Sampler, on_progress: OnProgress = lambda share: None) -> Audio:
-    """The mix, float32 ``[2, round(seconds · 44100)]``, faded at its end; not yet mastered.
+@dataclass(frozen=True)
+class Rendered:
+    """A mix and, where they were asked for, its stems by part's name: float32 ``[2, samples]`` at `SAMPLE_RATE`."""
 
-    `on_progress` hears after each part which share of the work is done.
+    mix: Audio
+    stems: dict[str, Audio]
+
+
+def render(
+    score: Score, sampler: Sampler, on_progress: OnProgress = lambda share: None, *, stems: bool = False
+) -> Rendered:
+    """The mix, ``round(seconds · 44100)`` samples long, faded at its end; not yet mastered.
+
+    A loop is played twice and a little more, and the second time is kept: it begins with what rings on from the first.
+    What moves in a time of its own, such as a chorus, is not where it was when it comes round: so the loop's beginning
+    is faded in under the beginning of the third time, which its end leads to. `on_progress` hears after each part which
+    share of the work is done.
     """
-    samples = round(score.seconds * SAMPLE_RATE) + SAMPLE_RATE // 100
-    mix = np.zeros((2, samples), dtype=np.float32)
-    reverb, delay = np.zeros_like(mix), np.zeros_like(mix)
+    once = round(score.seconds * SAMPLE_RATE)
+    samples = 2 * once + _JOIN if score.is_loop else once
     ducking = _ducking(score, samples)
+    desk = _Desk(score, samples)
+    alone: dict[str, Audio] = {}
     for number, (part, played) in enumerate(_played(score, sampler, samples)):
         on_progress(_PARTS_SHARE * number / len(score.parts))
         gain: np.float32 | Audio = _balance(played, part.mix.level_db)
         if part.mix.duck_db and ducking is not None:
             gain = gain * (1 - ducking * np.float32(1 - 10 ** (-part.mix.duck_db / 20)))
         audio = _panned(played * gain, part.mix.pan)
-        mix += audio
+        desk.add(audio, part)
+        if stems:
+            own = _Desk(score, samples)
+            own.add(audio, part)
+            alone[part.name] = own.mix()
+    mix = desk.mix()
+    gain = _bus_gain(mix, score)
+    return Rendered(
+        _joined(mix * gain, score, once), {name: _joined(audio * gain, score, once) for name, audio in alone.items()}
+    )
+
+
+def _joined(audio: Audio, score: Score, once: int) -> Audio:
+    """The second time of a loop's three, its beginning cross-faded with that of the third; else all."""
+    if not score.is_loop:
+        return audio
+    loop = audio[:, once : 2 * once].copy()
+    share = np.linspace(0, 1, _JOIN, dtype=np.float32)
+    loop[:, :_JOIN] = share * loop[:, :_JOIN] + (1 - share) * audio[:, 2 * once : 2 * once + _JOIN]
+    return loop
+
+
+class _Desk:
+    """What parts go through together, all of it linear: pan has been, now echo, room and tone."""
+
+    def __init__(self, score: Score, samples: int) -> None:
+        self._score = score
+        self._dry, self._reverb, self._delay = (np.zeros((2, samples), dtype=np.float32) for _ in range(3))
+
+    def add(self, audio: Audio, part: Part) -> None:
+        self._dry += audio
         if part.mix.reverb:
-            reverb += audio * np.float32(part.mix.reverb)
+            self._reverb += audio * np.float32(part.mix.reverb)
         if part.mix.delay:
-            delay += audio * np.float32(part.mix.delay)
-    if delay.any():
-        echoes = _echo(delay, score.delay_beats * score.beat_seconds)
-        mix += echoes
-        reverb += echoes * np.float32(0.3)
-    if reverb.any():
-        mix += _room(reverb, score.reverb_seconds)
-    return _finish(_resampled(mix, round(score.seconds * OUTPUT_RATE)), score)
+            self._delay += audio * np.float32(part.mix.delay)
 
+    def mix(self) -> Audio:
+        import pedalboard
+        from pedalboard import Pedalboard  # type: ignore[attr-defined]
 
-def _resampled(mix: Audio, samples: int) -> Audio:
-    """From the synthesiser's rate to `OUTPUT_RATE`: once, at the end, for the whole mix."""
-    from scipy.signal import resample_poly
-
-    return np.asarray(resample_poly(mix, 147, 160, axis=1)[:, :samples], dtype=np.float32)
+        if self._delay.any():
+            echoes = _echo(self._delay, self._score.delay_beats * self._score.beat_seconds)
+            self._dry += echoes
+            self._reverb += echoes * np.float32(0.3)
+        if self._reverb.any():
+            self._dry += _room(self._reverb, self._score.reverb_seconds)
+        tone = Pedalboard([pedalboard.HighpassFilter(28), pedalboard.HighShelfFilter(3800, self._score.brightness_db)])
+        return np.asarray(tone(self._dry, SAMPLE_RATE))
 
 
 def _played(score: Score, sampler: Sampler, samples: int) -> Iterator[tuple[Part, Audio]]:
-    """Each part through its effects, while the next is being played: only the effects let other threads run."""
-    with ThreadPoolExecutor(1) as pool:
-        pending: tuple[Part, Future[Audio]] | None = None
-        for part in score.parts:
-            audio = _play(part, score, sampler, samples)
-            if pending is not None:
-                yield pending[0], pending[1].result()
-            pending = part, pool.submit(_insert, audio, part)
-        if pending is not None:
-            yield pending[0], pending[1].result()
+    """Each part through its own effects, in order; some at once."""
+
+    def play(part: Part) -> Audio:
+        return _insert(_play(part, score, sampler, samples), part)
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        waiting = list(reversed(score.parts))
+        pending = [pool.submit(play, waiting.pop()) for _ in range(min(_THREADS, len(waiting)))]
+        try:
+            for part in score.parts:
+                audio = pending.pop(0).result()
+                if waiting:
+                    pending.append(pool.submit(play, waiting.pop()))
+                yield part, audio
+        finally:
+            for future in pending:
+                future.cancel()
 
 
 def _play(part: Part, score: Score, sampler: Sampler, samples: int) -> Audio:
     beat = score.beat_seconds
     hits = [Hit(note.start * beat, note.duration * beat, note.pitch, note.velocity) for note in part.notes]
+    if score.is_loop:
+        starts = (0, score.seconds, 2 * score.seconds)
+        hits = [replace(hit, start=hit.start + start) for start in starts for hit in hits]
+        hits = [hit for hit in hits if hit.start * SAMPLE_RATE < samples]
     # Only the stretch in which the part plays is rendered: silence costs as much as music.
-    first = max(int((min(hit.start for hit in hits) - 0.02) * SAMPLE_RATE), 0)
-    last = int((max(hit.start + hit.duration for hit in hits) + _LONGEST_RELEASE) * SAMPLE_RATE)
+    first = max(round((min(hit.start for hit in hits) - 0.02) * SAMPLE_RATE), 0) // BLOCK * BLOCK
+    last = min(round((max(hit.start + hit.duration for hit in hits) + _LONGEST_RELEASE) * SAMPLE_RATE), samples)
     offset = first / SAMPLE_RATE
-    hits = [Hit(hit.start - offset, hit.duration, hit.pitch, hit.velocity) for hit in hits]
-    voice = Voice(part.program, part.is_drum, part.vibrato_cents)
+    hits = [replace(hit, start=hit.start - offset) for hit in hits]
     audio = np.zeros((2, samples), dtype=np.float32)
-    audio[:, first:last] = sampler.play(hits, voice, min(last, samples) - first)
+    audio[:, first:last] = sampler.play(hits, Voice(part.program, part.is_drum, part.vibrato_cents), last - first)
     return audio
 
 
@@ -208,23 +271,24 @@ def _room(send: Audio, seconds: float) -> Audio:
     return out
 
 
-def _finish(mix: Audio, score: Score) -> Audio:
-    """The bus: tone, a touch of compression, and the last chord's fade into silence."""
-    import pedalboard
-    from pedalboard import Pedalboard  # type: ignore[attr-defined]
+def _bus_gain(mix: Audio, score: Score) -> Audio:
+    """The gain over time of the whole: a touch of compression, headroom, and the last chord's fade into silence.
 
-    chain: list[pedalboard.Plugin] = [
-        pedalboard.HighpassFilter(28),
-        pedalboard.HighShelfFilter(3800, score.brightness_db),
-        pedalboard.Compressor(threshold_db=-14, ratio=1.8, attack_ms=20, release_ms=150),
-    ]
-    mix = np.asarray(Pedalboard(chain)(mix, OUTPUT_RATE))
-    peak = float(np.abs(mix).max())
-    if peak > 0.98:
-        mix = mix * np.float32(0.98 / peak)
-    end = score.seconds
-    start = sum(score.bars[:-1]) * score.beat_seconds
-    fade = int(min(max(0.6 * (end - start), 0.4), 2.0) * OUTPUT_RATE)
-    mix[:, -fade:] *= np.cos(np.linspace(0, np.pi / 2, fade, dtype=np.float32)) ** 2
-    mix[:, -1] = 0
-    return mix
+    The compressor looks at the power over 0.1 s on both sides of a moment, of both channels together.
+    """
+    from scipy.ndimage import uniform_filter1d
+
+    power = np.square(mix).sum(axis=0)[: mix.shape[1] // BLOCK * BLOCK].reshape(-1, BLOCK).mean(axis=1)
+    power = uniform_filter1d(power, round(0.1 * SAMPLE_RATE / BLOCK), mode="wrap" if score.is_loop else "nearest")
+    over_db = np.maximum(10 * np.log10(np.maximum(power, 1e-12)) - _THRESHOLD_DB, 0)
+    pressed = 10 ** (-over_db * (1 - 1 / _RATIO) / 20)
+    blocks = (np.arange(power.size) + 0.5) * BLOCK
+    gain: Audio = np.interp(np.arange(mix.shape[1]), blocks, pressed).astype(np.float32)
+    peak = float((np.abs(mix).max(axis=0) * gain).max())
+    gain *= np.float32(0.98 / max(peak, 0.98))
+    if not score.is_loop:
+        start = sum(score.bars[:-1]) * score.beat_seconds
+        fade = int(min(max(0.6 * (score.seconds - start), 0.4), 2.0) * SAMPLE_RATE)
+        gain[-fade:] *= np.cos(np.linspace(0, np.pi / 2, fade, dtype=np.float32)) ** 2
+        gain[-1] = 0
+    return gain

@@ -66,8 +66,9 @@ class Section:
 class Score:
     """A piece in one tempo and one key.
 
-    `bars` holds the length of each bar in beats; the last is the final chord's. `brightness_db` is the
-    high shelf of the whole mix, `reverb_seconds` the length of its room, `delay_beats` that of its echo.
+    `bars` holds the length of each bar in beats; the last is the final chord's. `brightness_db` is the high shelf
+    of the whole mix, `reverb_seconds` the length of its room, `delay_beats` that of its echo. A loop has no final
+    chord: it goes on from its beginning.
     """
 
     title: str
@@ -81,6 +82,7 @@ class Score:
     brightness_db: float = 0.0
     reverb_seconds: float = 1.8
     delay_beats: float = 0.75
+    is_loop: bool = False
 
     @property
     def beat_seconds(self) -> float:

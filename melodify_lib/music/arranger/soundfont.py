@@ -1,10 +1,11 @@
-"""The SoundFont that the arranger plays: which file it is, and its bytes."""
+"""The SoundFont that the arranger plays: which file it is, and what it is known by."""
 
 from __future__ import annotations
 
 import hashlib
 import importlib.util
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from melodify_lib.errors import SettingsError
@@ -12,33 +13,38 @@ from melodify_lib.errors import SettingsError
 
 @dataclass(frozen=True)
 class SoundFont:
-    """A SoundFont 2 file in memory."""
+    """A SoundFont 2 file, or SoundFont 3, which is the same with its samples compressed."""
 
-    name: str
-    data: bytes
+    path: Path
 
     @property
+    def name(self) -> str:
+        return self.path.stem
+
+    @cached_property
     def sha256(self) -> str:
         """Hex digest of the file."""
-        return hashlib.sha256(self.data).hexdigest()
+        with self.path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def load_soundfont(path: Path | None = None) -> SoundFont:
-    """Read a SoundFont; without a path, TimGM6mb.sf2, which pretty-midi carries.
+    """Look at a SoundFont; without a path, TimGM6mb.sf2, which pretty-midi carries.
 
     Raises `SettingsError` when there is no such file or it is not a SoundFont.
     """
     path = path or _default_path()
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            head = file.read(12)
     except OSError as error:
         raise SettingsError(f"the SoundFont {path} cannot be read: {error.strerror or error}; {_FIX}") from None
-    if data[:4] != b"RIFF" or data[8:12] != b"sfbk":
-        raise SettingsError(f"{path} is not a SoundFont 2 file; {_FIX}")
-    return SoundFont(path.stem, data)
+    if head[:4] != b"RIFF" or head[8:12] != b"sfbk":
+        raise SettingsError(f"{path} is not a SoundFont file; {_FIX}")
+    return SoundFont(path)
 
 
-_FIX = "name a .sf2 file with MELODIFY_SOUNDFONT, or unset it to use the one that comes with pretty-midi"
+_FIX = "name a .sf2 or .sf3 file with MELODIFY_SOUNDFONT, or unset it to use the one that comes with pretty-midi"
 
 
 def _default_path() -> Path:

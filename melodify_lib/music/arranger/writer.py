@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import math
 
 import numpy as np
 
 from melodify_lib.music.arranger.casting import Player, cast
 from melodify_lib.music.arranger.expression import expression_of
+from melodify_lib.music.arranger.fluidsynth import BLOCK, SAMPLE_RATE
 from melodify_lib.music.arranger.form import Bar, plan_form
 from melodify_lib.music.arranger.humanize import humanize
 from melodify_lib.music.arranger.melody import play_melody
@@ -35,19 +37,30 @@ _PLAYS: dict[Plays, Play] = {
 }
 
 
-def write_score(description: MusicDescription, seconds: float, seed: int) -> Score:
-    """The score of a description. The same arguments give the same score, on any machine."""
+def write_score(description: MusicDescription, seconds: float, seed: int, *, loop: bool = False) -> Score:
+    """The score of a description. The same arguments give the same score, on any machine.
+
+    A loop has as many whole bars as come nearest to `seconds`, and no final chord.
+    """
     style = style_of(description.genre)
     expression = expression_of(description.moods)
-    bars = plan_form(
-        style, description.mode, description.bpm, seconds, expression.energy, _generator(description, seed, "form")
-    )
     beat_seconds = 60.0 / description.bpm
+    bars = plan_form(
+        style, description.mode, description.bpm, seconds, expression.energy, _generator(description, seed, "form"),
+        loop=loop,
+    )  # fmt: skip
+    if loop:
+        # Whole blocks of the synthesiser: what begins together once begins together each time.
+        blocks = round(bars[-1].start * beat_seconds * SAMPLE_RATE / BLOCK)
+        seconds = blocks * BLOCK / SAMPLE_RATE
     # The last notes are let go before the end, so that their release and the room can be heard.
     ring_beats = max(seconds / beat_seconds - bars[-1].start - 0.7 / beat_seconds, 0.25)
     piece = Piece(style, tuple(bars), description.tonic, description.mode, description.bpm, expression, ring_beats)
     players = cast(style, description.instruments, _generator(description, seed, "casting"))
-    parts = [_write_part(player, piece, seconds, description, seed) for player in players]
+    end = bars[-1].start if loop else (seconds - 0.05) * piece.bpm / 60
+    parts = [_write_part(player, piece, end, loop, description, seed) for player in players]
+    if loop:
+        bars = bars[:-1]
     return Score(
         title=f"{description.genre} in {description.key}",
         bpm=float(description.bpm),
@@ -60,6 +73,7 @@ def write_score(description: MusicDescription, seconds: float, seed: int) -> Sco
         brightness_db=style.tilt_db + expression.brightness_db,
         reverb_seconds=style.reverb_seconds,
         delay_beats=style.delay_beats,
+        is_loop=loop,
     )
 
 
@@ -69,7 +83,7 @@ def _generator(description: MusicDescription, seed: int, purpose: str) -> np.ran
     return np.random.default_rng(int.from_bytes(digest[:16], "big"))
 
 
-def _write_part(player: Player, piece: Piece, seconds: float, description: MusicDescription, seed: int) -> Part:
+def _write_part(player: Player, piece: Piece, end: float, loop: bool, description: MusicDescription, seed: int) -> Part:
     style, instrument = player.style, player.instrument
     # Those who share the lead draw from the same dice: they play phrases of one melody.
     purpose = player.part if player.turns > 1 else f"{player.part}: {player.name}"
@@ -78,10 +92,9 @@ def _write_part(player: Player, piece: Piece, seconds: float, description: Music
         notes = play_drums(player, piece, rng) if style.plays == "drums" else []
     else:
         notes = _PLAYS[style.plays](player, piece, _register(player, piece), rng)
-    last_beat = (seconds - 0.05) * piece.bpm / 60
     held_over = (style.release + instrument.release) * piece.bpm / 60
     performed = humanize(
-        _in_range(notes, player), held_over, piece.style.feel, style.late_ms, piece.bpm, last_beat,
+        _in_range(notes, player), held_over, piece.style.feel, style.late_ms, piece.bpm, end, math.inf if loop else end,
         _generator(description, seed, f"touch: {player.name} in {player.part}"),
         one_voice=style.plays == "melody" and not instrument.is_unpitched,
     )  # fmt: skip

@@ -256,7 +256,8 @@ def test_the_song_of_an_endpoint_is_the_song_of_the_same_musician_here(
     track = musician.play(MUSIC, 4, 7)
     here = stages.musician(Settings(musician="musicgen", checkpoint=str(untrained["mono"])))
     alone = here.play(MUSIC, 4, 7)
-    assert track.files == alone.files
+    there, nearby = (soundfile.read(io.BytesIO(one.files["track.wav"]))[0].tolist() for one in (track, alone))
+    assert there == nearby
     assert track.card.musician.name == "musicgen" and track.card.measured == alone.card.measured
     here.close()  # type: ignore[attr-defined]
     endpoints.undeploy(one, endpoint, deployed)

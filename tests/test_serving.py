@@ -430,7 +430,10 @@ def test_an_idle_server_ends_at_once_and_health_comes_before_readiness(tmp_path:
         assert image_health(running) == 1
         answer = running.post({"instances": [{"description": DESCRIPTION}]})
         assert (answer.status_code, "Retry-After" in answer.headers) == (503, True)
-        (tmp_path / "font.sf2").write_bytes((Path(spec.origin).parent / "TimGM6mb.sf2").read_bytes())
+        with (tmp_path / "font.sf2").open("wb") as pipe:
+            (tmp_path / "font").symlink_to(Path(spec.origin).parent / "TimGM6mb.sf2")
+            (tmp_path / "font").rename(tmp_path / "font.sf2")
+            pipe.write((tmp_path / "font.sf2").read_bytes()[:12])
         running.wait_for(lambda: running.health() == 200)
         assert image_health(running) == 0
         began = time.monotonic()
@@ -469,11 +472,6 @@ def test_the_command_line_serves_the_arranger_without_weights(tmp_path: Path) ->
         client.close()
         running.wait_for(lambda: running.figure("melodify_songs_playing") == 0)
         assert time.monotonic() - began < 5  # the song would have taken longer, and the health checks with it
-        client = running.open({"instances": [{"prompt": PROMPT, "seconds": 300}]})
-        running.wait_for(lambda: len(performers(running)) == 1)
-        performers(running)[0].kill()
-        status, _, body = read_answer(client)
-        assert (status, body["error"]["code"]) == (500, 500)
         client = running.open({"instances": [{"prompt": PROMPT, "seconds": 300}]})
         running.wait_for(lambda: running.figure("melodify_songs_playing") == 1)
         running.process.terminate()
@@ -519,11 +517,6 @@ def test_the_image_runs_the_command_that_is_tested_here() -> None:
 )
 def test_only_valid_traces_are_taken(header: str, value: str, trace: str) -> None:
     assert trace_of({header: value}) == trace
-
-
-def performers(running: Server) -> list[psutil.Process]:
-    """Processes in which songs are played: the children of the worker's fork server."""
-    return [song for child in psutil.Process(running.worker).children() for song in child.children()]
 
 
 def image_health(running: Server) -> int:

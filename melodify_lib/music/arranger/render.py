@@ -10,9 +10,11 @@ and the stems add up to the mix.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
+from threading import Event
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 _LONGEST_RELEASE = 3.0  # seconds
 _THREADS = 2
 """Parts that are played at once: what takes the time, FluidSynth and pedalboard, lets other threads run."""
+_LOOK_S = 0.1
+"""How often `on_progress` hears, and may end the song."""
 _PARTS_SHARE = 0.7
 """Of the time that a song takes; the rest is its mix and its mastering."""
 _JOIN = SAMPLE_RATE // 20
@@ -56,7 +60,7 @@ def render(
 
     A loop is played twice and a little more, and the second time is kept: it begins with what rings on from the first.
     What moves in a time of its own, such as a chorus, is not where it was when it comes round: so the loop's beginning
-    is faded in under the beginning of the third time, which its end leads to. `on_progress` hears after each part which
+    is faded in under the beginning of the third time, which its end leads to. `on_progress` hears often which
     share of the work is done.
     """
     once = round(score.seconds * SAMPLE_RATE)
@@ -64,8 +68,7 @@ def render(
     ducking = _ducking(score, samples)
     desk = _Desk(score, samples)
     alone: dict[str, Audio] = {}
-    for number, (part, played) in enumerate(_played(score, sampler, samples)):
-        on_progress(_PARTS_SHARE * number / len(score.parts))
+    for part, played in _played(score, sampler, samples, on_progress):
         gain: np.float32 | Audio = _balance(played, part.mix.level_db)
         if part.mix.duck_db and ducking is not None:
             gain = gain * (1 - ducking * np.float32(1 - 10 ** (-part.mix.duck_db / 20)))
@@ -75,6 +78,7 @@ def render(
             own = _Desk(score, samples)
             own.add(audio, part)
             alone[part.name] = own.mix()
+    on_progress(_PARTS_SHARE)
     mix = desk.mix()
     gain = _bus_gain(mix, score)
     return Rendered(
@@ -120,27 +124,36 @@ class _Desk:
         return np.asarray(tone(self._dry, SAMPLE_RATE))
 
 
-def _played(score: Score, sampler: Sampler, samples: int) -> Iterator[tuple[Part, Audio]]:
-    """Each part through its own effects, in order; some at once."""
+def _played(score: Score, sampler: Sampler, samples: int, on_progress: OnProgress) -> Iterator[tuple[Part, Audio]]:
+    """Each part through its own effects, in order; some at once. What `on_progress` raises ends them all soon."""
+    is_over = Event()
+
+    def go_on() -> None:
+        if is_over.is_set():
+            raise CancelledError
 
     def play(part: Part) -> Audio:
-        return _insert(_play(part, score, sampler, samples), part)
+        go_on()
+        return _insert(_play(part, score, sampler, samples, go_on), part)
 
     with ThreadPoolExecutor(_THREADS) as pool:
-        waiting = list(reversed(score.parts))
-        pending = [pool.submit(play, waiting.pop()) for _ in range(min(_THREADS, len(waiting)))]
+        ahead = deque(score.parts)
+        pending = deque(pool.submit(play, ahead.popleft()) for _ in range(min(_THREADS, len(ahead))))
         try:
-            for part in score.parts:
-                audio = pending.pop(0).result()
-                if waiting:
-                    pending.append(pool.submit(play, waiting.pop()))
+            for number, part in enumerate(score.parts):
+                first, share = pending.popleft(), _PARTS_SHARE * number / len(score.parts)
+                on_progress(share)
+                while not wait([first], _LOOK_S).done:
+                    on_progress(share)
+                audio = first.result()
+                if ahead:
+                    pending.append(pool.submit(play, ahead.popleft()))
                 yield part, audio
         finally:
-            for future in pending:
-                future.cancel()
+            is_over.set()
 
 
-def _play(part: Part, score: Score, sampler: Sampler, samples: int) -> Audio:
+def _play(part: Part, score: Score, sampler: Sampler, samples: int, go_on: Callable[[], None]) -> Audio:
     beat = score.beat_seconds
     hits = [Hit(note.start * beat, note.duration * beat, note.pitch, note.velocity) for note in part.notes]
     if score.is_loop:
@@ -153,7 +166,8 @@ def _play(part: Part, score: Score, sampler: Sampler, samples: int) -> Audio:
     offset = first / SAMPLE_RATE
     hits = [replace(hit, start=hit.start - offset) for hit in hits]
     audio = np.zeros((2, samples), dtype=np.float32)
-    audio[:, first:last] = sampler.play(hits, Voice(part.program, part.is_drum, part.vibrato_cents), last - first)
+    voice = Voice(part.program, part.is_drum, part.vibrato_cents)
+    audio[:, first:last] = sampler.play(hits, voice, last - first, go_on)
     return audio
 
 

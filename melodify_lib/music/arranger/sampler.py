@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
@@ -49,8 +49,10 @@ class Sampler:
         self._idle: SimpleQueue[Synth] = SimpleQueue()
         self._idle.put(Synth(font.path))
 
-    def play(self, hits: Iterable[Hit], voice: Voice, samples: int) -> npt.NDArray[np.float32]:
-        """Audio float32 ``[2, samples]`` of a part; what rings past the end is cut."""
+    def play(
+        self, hits: Iterable[Hit], voice: Voice, samples: int, go_on: Callable[[], None] = lambda: None
+    ) -> npt.NDArray[np.float32]:
+        """Audio float32 ``[2, samples]`` of a part; what rings past the end is cut. What `go_on` raises ends it."""
         blocks = -(-samples // BLOCK)
         audio = np.zeros((2, blocks * BLOCK), np.float32)
         at = 0
@@ -60,6 +62,7 @@ class Sampler:
             for block, is_start, hit in _events(hits):
                 until = min(block, blocks) * BLOCK
                 if until > at:
+                    go_on()
                     synth.write(audio, at, until)
                     at = until
                 if is_start:

@@ -48,7 +48,9 @@ class Settings(BaseSettings):
         "runs/store", description="folder or gs:// address for songs, cards and pipeline artifacts"
     )
     describer_model: Path | None = Field(None, description="folder of a tuned describer; the shipped one if unset")
-    soundfont: Path | None = Field(None, description="SoundFont (.sf2) of the arranger; the one from pip if unset")
+    soundfont: Path | None = Field(
+        None, description="SoundFont of the arranger (.sf2, .sf3); the best that is found if unset"
+    )
 
     checkpoint: str = Field(
         "facebook/musicgen-small", description="MusicGen: name on the hub, folder, or gs:// address"

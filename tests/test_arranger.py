@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from melodify_lib.errors import SettingsError
 from melodify_lib.genres import GENRES
-from melodify_lib.music.arranger import Arranger, Score, write_score
+from melodify_lib.music.arranger import Arranger, Score, soundfont, write_score
 from melodify_lib.music.arranger.fluidsynth import SAMPLE_RATE
 from melodify_lib.music.arranger.instruments import find, instruments
 from melodify_lib.music.arranger.midi import to_midi
@@ -220,6 +220,38 @@ def test_a_missing_or_foreign_soundfont_is_refused_with_its_path(tmp_path) -> No
     for path in (foreign, tmp_path / "nowhere.sf2"):
         with pytest.raises(SettingsError, match=path.name):
             Arranger(path)
+
+
+def test_the_best_font_that_is_installed_is_played(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    carried = load_soundfont()
+    monkeypatch.setattr(soundfont, "_FOLDERS", (str(tmp_path / "nowhere"), str(tmp_path)))
+    assert load_soundfont() == soundfont.SoundFont(soundfont._carried())
+    for name in reversed(soundfont.BEST):
+        (tmp_path / name).symlink_to(carried.path)
+        assert load_soundfont().name == Path(name).stem
+    assert Arranger().version.version.endswith(f"+MuseScore_General@{carried.sha256[:12]}")
+
+
+def test_a_font_that_fluidsynth_cannot_read_is_refused(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.sf2"
+    broken.write_bytes(load_soundfont().path.read_bytes()[:1000])
+    with pytest.raises(SettingsError, match=r"FluidSynth cannot read the SoundFont .*broken\.sf2"):
+        Arranger(broken)
+
+
+def test_a_song_ends_when_its_progress_raises() -> None:
+    class StopError(Exception): ...
+
+    heard: list[float] = []
+
+    def stop(share: float) -> None:
+        heard.append(share)
+        if share > 0.2:
+            raise StopError
+
+    with pytest.raises(StopError):
+        Arranger().play(describe("metal"), 20, 1, stop)
+    assert heard == sorted(heard) and heard[-1] < 0.7
 
 
 def test_a_mistake_in_a_style_is_reported_with_its_file_and_field(tmp_path) -> None:  # type: ignore[no-untyped-def]

@@ -29,7 +29,7 @@ class Arranger:
     permitted_use: PermittedUse = "any"
 
     def __init__(self, soundfont: Path | None = None) -> None:
-        """`soundfont` is a .sf2 file; None takes the one that comes with pretty-midi.
+        """`soundfont` is a .sf2 or .sf3 file; None takes the best that is found, at least pretty-midi's.
 
         Raises `SettingsError` when it is missing or cannot be read.
         """

@@ -28,6 +28,11 @@ BLOCK = 64
 """Samples: FluidSynth's own; what happens within a block is heard from its beginning on."""
 _GAIN = 0.5  # of full scale is 1.0; the output is floating point and does not clip
 _BANK_DRUMS, _CHANNEL_DRUMS = 128, 1
+_SWITCHES = {
+    "reverb.active": 0, "chorus.active": 0,  # the mix has its own
+    "threadsafe-api": 0,
+    "dynamic-sample-loading": 1,  # only what is played: a font of 150 MB costs 20
+}  # fmt: skip
 _LOG_LEVELS = 5
 
 
@@ -38,7 +43,7 @@ class Synth:
         """Raises `SettingsError` when there is no FluidSynth, or it cannot read the font."""
         self._library = _library()
         self._settings = self._library.new_fluid_settings()
-        for name, value in (("reverb.active", 0), ("chorus.active", 0), ("threadsafe-api", 0)):
+        for name, value in _SWITCHES.items():
             self._library.fluid_settings_setint(self._settings, f"synth.{name}".encode(), value)
         for name, number in (("sample-rate", SAMPLE_RATE), ("gain", _GAIN)):
             self._library.fluid_settings_setnum(self._settings, f"synth.{name}".encode(), float(number))

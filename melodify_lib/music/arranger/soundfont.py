@@ -28,12 +28,20 @@ class SoundFont:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+BEST = ("MuseScore_General.sf2", "GeneralUser-GS.sf2", "FluidR3_GM.sf2")
+"""General MIDI fonts with free licences, the best first, by the names under which systems install them."""
+_FOLDERS = (
+    "~/.local/share/soundfonts", "~/Library/Audio/Sounds/Banks", "/usr/local/share/soundfonts",
+    "/usr/share/soundfonts", "/usr/share/sounds/sf2",
+)  # fmt: skip
+
+
 def load_soundfont(path: Path | None = None) -> SoundFont:
-    """Look at a SoundFont; without a path, TimGM6mb.sf2, which pretty-midi carries.
+    """Look at a SoundFont; without a path the best of `BEST` that is installed, else the one that pretty-midi carries.
 
     Raises `SettingsError` when there is no such file or it is not a SoundFont.
     """
-    path = path or _default_path()
+    path = path or _best_installed() or _carried()
     try:
         with path.open("rb") as file:
             head = file.read(12)
@@ -44,10 +52,15 @@ def load_soundfont(path: Path | None = None) -> SoundFont:
     return SoundFont(path)
 
 
-_FIX = "name a .sf2 or .sf3 file with MELODIFY_SOUNDFONT, or unset it to use the one that comes with pretty-midi"
+_FIX = "name a .sf2 or .sf3 file with MELODIFY_SOUNDFONT, or unset it to use the best that is installed"
 
 
-def _default_path() -> Path:
+def _best_installed() -> Path | None:
+    paths = (Path(folder).expanduser() / name for name in BEST for folder in _FOLDERS)
+    return next((path for path in paths if path.is_file()), None)
+
+
+def _carried() -> Path:
     # Found without importing pretty_midi, which takes seconds.
     spec = importlib.util.find_spec("pretty_midi")
     folder = Path(spec.submodule_search_locations[0]) if spec and spec.submodule_search_locations else None

@@ -34,7 +34,7 @@ from melodify_lib.genres import GENRES
 if TYPE_CHECKING:
     from melodify_lib.dataset import Statistics
     from melodify_lib.evaluate.describer import Evaluation
-    from melodify_lib.nouns import MusicDescription, Track
+    from melodify_lib.nouns import Measures, MusicDescription, Track
 
 log = logging.getLogger(__name__)
 
@@ -812,17 +812,28 @@ def _print_track(track: Track, folder: Path, as_json: bool) -> None:
         typer.echo(card.to_json(), nl=False)
         return
     described: MusicDescription = card.description
-    measured = card.measured
     _print_table(
         {
             **({"picture": card.caption.text} if card.caption else {}),
             "music": described.description,
             "": f"{described.genre}, {described.bpm} bpm, {described.key}; {', '.join(described.instruments)}",
             **({"describer": _FELL_BACK.format(card.describer, card.fallback_from)} if card.fallback_from else {}),
-            "measured": f"{measured.bpm or '–'} bpm, {measured.key}, {measured.duration_s} s, "
-            f"{measured.loudness_lufs} LUFS, {measured.true_peak_dbtp} dBTP",
+            "asked": _measures(card.requested),
+            "measured": _measures(card.measured),
+            **(
+                {f"take of {len(card.takes)}": f"seed {card.seed}: {'; '.join(card.takes[0].reasons)}"}
+                if card.takes
+                else {}
+            ),
             **{Path(name).stem if name == "card.json" else name: folder / name for name in [*track.files, "card.json"]},
         }
+    )
+
+
+def _measures(measures: Measures) -> str:
+    return (
+        f"{measures.bpm or '–'} bpm, {measures.key or 'no key'}, {measures.duration_s} s, "
+        f"{measures.loudness_lufs} LUFS, {measures.true_peak_dbtp} dBTP"
     )
 
 

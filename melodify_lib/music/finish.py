@@ -24,6 +24,8 @@ LOUDNESS_LUFS = -14.0
 """What the large streaming services normalise to."""
 TRUE_PEAK_DBTP = -1.0
 """Ceiling that EBU R 128 recommends, so that lossy encoders do not clip."""
+_MARGIN_DB = 0.1
+"""Under the ceiling: meters with other oversampling filters differ by some hundredths of a decibel."""
 SECONDS_MIN, SECONDS_MAX = 4.0, 300.0
 SEED_LIMIT = 2**53
 """Of a seed that is sent to Vertex AI, where whole numbers are doubles."""
@@ -101,7 +103,7 @@ def mastering_gain(
     if not np.isfinite(loudness):
         return np.ones(audio.shape[1], dtype=np.float32)
     gain = 10 ** ((LOUDNESS_LUFS - loudness) / 20)
-    ceiling = 10 ** ((TRUE_PEAK_DBTP - 0.1) / 20)
+    ceiling = 10 ** ((TRUE_PEAK_DBTP - _MARGIN_DB) / 20)
     peaks = oversampled_peaks(audio, floor=0.5 * ceiling / gain)
     for _ in range(6):
         over_time = _limiter_gain(peaks * gain, ceiling, sample_rate, is_loop) * np.float32(gain)
@@ -110,7 +112,7 @@ def mastering_gain(
             break
         gain *= 10 ** (1.3 * missing / 20)  # more than is missing: the limiter takes its share again
     # The smoothed gain lets a peak between two samples pass by a few hundredths of a decibel.
-    over = 10 ** ((true_peak(audio * over_time) - TRUE_PEAK_DBTP) / 20)
+    over = 10 ** (true_peak(audio * over_time) / 20) / ceiling
     return over_time / np.float32(max(over, 1.0))
 
 

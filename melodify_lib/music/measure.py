@@ -7,6 +7,7 @@ tests compare) but take seconds to import and compile, more than making the musi
 from __future__ import annotations
 
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -36,12 +37,15 @@ def measure(audio: Audio, sample_rate: int, near_bpm: float | None = None, *, is
     `near_bpm`, where that is known. `bpm` is None without a pulse, `key` None without pitch,
     `loudness_lufs` and `true_peak_dbtp` None for silence.
     """
-    loudness, peak = integrated_loudness(audio, sample_rate), true_peak(audio)
     mono = audio.mean(axis=0)
-    bpm = tempo(mono, sample_rate, near_bpm)
+    with ThreadPoolExecutor(1) as pool:  # Fourier transforms let other threads run
+        pulse = pool.submit(tempo, mono, sample_rate, near_bpm)
+        heard = pool.submit(key, mono, sample_rate)
+        loudness, peak = integrated_loudness(audio, sample_rate), true_peak(audio)
+        bpm = pulse.result()
     return Measures(
         bpm=None if bpm is None else round(bpm, 1),
-        key=key(mono, sample_rate),
+        key=heard.result(),
         loudness_lufs=round(loudness, 2) if np.isfinite(loudness) else None,
         true_peak_dbtp=round(peak, 2) if np.isfinite(peak) else None,
         duration_s=round(audio.shape[1] / sample_rate, 3),

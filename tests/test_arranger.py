@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
+import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -276,3 +279,29 @@ def test_a_louder_part_is_louder_in_the_mix() -> None:
     louder = [replace(p, mix=replace(p.mix, level_db=p.mix.level_db + (6 if p.is_drum else 0))) for p in score.parts]
     quiet, loud = (render(one, sampler()).mix for one in (score, replace(score, parts=tuple(louder))))
     assert not np.array_equal(quiet, loud)
+
+
+def test_a_genre_is_added_without_python(tmp_path: Path) -> None:
+    library = tmp_path / "melodify_lib"
+    shutil.copytree(Path(__file__).parents[1] / "melodify_lib", library, ignore=shutil.ignore_patterns("__pycache__"))
+    with (library / "genres.txt").open("a", encoding="utf-8") as names:
+        names.write("tango\n")
+    styles = library / "music/arranger/styles"
+    latin = (styles / "latin.yaml").read_text(encoding="utf-8")
+    (styles / "tango.yaml").write_text(latin.replace("genre: latin", "genre: tango"), encoding="utf-8")
+    described = describe("latin").model_dump(mode="json") | {"genre": "tango"}
+    (tmp_path / "tango.json").write_text(json.dumps(described), encoding="utf-8")
+    command = [
+        sys.executable,
+        "-c",
+        "from melodify_lib.cli import main; main()",
+        "play",
+        "tango.json",
+        "--seconds",
+        "4",
+        "--json",
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert json.loads(run.stdout)["description"]["genre"] == "tango"

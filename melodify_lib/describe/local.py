@@ -12,7 +12,7 @@ import re
 from collections.abc import Collection, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -84,7 +84,7 @@ class LocalDescriber:
     def _description(self, caption: Caption, outputs: Outputs, genre: str | None) -> MusicDescription:
         card = self.heads.card
         genres: list[Genre] = list(card.genres)
-        row = int(np.argmax(outputs["genre"])) if genre is None else genres.index(cast(Genre, genre))
+        row = int(np.argmax(outputs["genre"])) if genre is None else genres.index(genre)
         name = genres[row]
         facts = card.genres[name]
 

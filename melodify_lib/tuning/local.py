@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,7 +19,6 @@ from melodify_lib.dataset.form import Example, read
 from melodify_lib.describe.embedding import embed
 from melodify_lib.describe.heads import CARD_FILE, GenreFacts, Heads, HeadsCard, kernel, norm, rounded, save
 from melodify_lib.errors import DatasetError
-from melodify_lib.genres import Genre
 from melodify_lib.model_folder import prepare
 from melodify_lib.moods import affect
 from melodify_lib.nouns import MusicDescription, sha256
@@ -140,7 +139,7 @@ def _card(examples: Sequence[Example], dataset_sha256: str) -> HeadsCard:
         by_genre.setdefault(example.description.genre, []).append(example)
     if len(by_genre) < 2:
         raise DatasetError("the training file holds fewer than two genres; there is nothing to choose between")
-    genres = {cast(Genre, genre): _facts(rows) for genre, rows in by_genre.items()}
+    genres = {genre: _facts(rows) for genre, rows in by_genre.items()}
     moods = sorted({mood for example in examples for mood in example.description.moods})
     keywords = sorted({word for example in examples for word in example.description.keywords})
     return HeadsCard(

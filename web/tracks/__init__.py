@@ -8,5 +8,6 @@ visitors.py    whose it is
 limits.py      how much one client may ask for
 views.py       the pages; templates/, static/ and locale/ are theirs
 api.py         the same for programs: serializers.py its form, problems.py its errors, schema.py names for OpenAPI
+tallies.py     how many songs ended how, for the metrics
 operations.py  health, readiness and metrics, for whoever runs the server; middleware.py answers them first
 """

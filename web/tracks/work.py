@@ -146,9 +146,7 @@ def warm_up() -> None:
 
     Only where that costs nothing.
     """
-    from web.tracks.serializers import musicians
-
-    settings = Settings.load(musician=musicians()[0])
+    settings = Settings.load(musician=django_settings.CONFIG.musicians[0])
     if not settings.allow_paid:
         grey = files.encoded(Image.new("RGB", (64, 64), "grey"), "PNG")
         _composer(settings).compose(grey, seconds=SECONDS_MIN)

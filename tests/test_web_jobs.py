@@ -19,6 +19,7 @@ from django.utils import timezone
 from PIL import Image
 from prometheus_client import generate_latest
 
+from emulators.cloud import Cloud
 from melodify_lib.errors import InputError, StoreError
 from melodify_lib.flow import Composer
 from melodify_lib.nouns import TrackCard, sha256
@@ -533,3 +534,27 @@ def test_files_are_deleted_even_where_no_row_can_be_written(
     with pytest.raises(OperationalError):
         jobs.delete(track)
     assert not [name for name in stored() if "." in name]
+
+
+# --- in the cloud ----------------------------------------------------------------------------------------------------
+
+
+def test_a_jobs_description_is_in_the_row_while_its_song_is_played(gcp: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipelines import vertex
+
+    monkeypatch.setattr(vertex, "POLL_S", 0.02)
+    said: list[tuple[Stage, Any]] = []
+
+    def say(track: Track, stage: Stage, percent: int, **found: Any) -> bool:
+        told = progress(track, stage, percent, **found)
+        said.append((stage, Track.objects.get(id=track.id).description))
+        return told
+
+    progress = jobs.progress
+    monkeypatch.setattr(jobs, "progress", say)
+    track = order()
+    work.make(track.id)
+    track.refresh_from_db()
+    assert track.state == State.DONE, gcp.vertex.task_logs
+    played = [description for stage, description in said if stage == Stage.PLAY]
+    assert track.description in played[:-1], played  # the last comes when the song is there

@@ -197,11 +197,12 @@ class Reporter(Watcher):
         if time.monotonic() - self._said > SAY_EVERY_S:
             self.say(Stage.PLAY, share)
 
-    def look(self, states: dict[str, str]) -> None:
-        """What each task of a pipeline is at."""
+    def look(self, states: dict[str, str], description: MusicDescription | None) -> None:
+        """What each task of a pipeline is at, and the description as soon as there is one."""
         is_described = states.get("rework-caption") in ("done", "cached")
         done = sum(state in ("done", "cached") for state in states.values())
-        self.say(Stage.PLAY if is_described else Stage.DESCRIBE, 0.2 if is_described else done / 3)
+        found = {"description": description.model_dump(mode="json")} if description else {}
+        self.say(Stage.PLAY if is_described else Stage.DESCRIBE, 0.2 if is_described else done / 3, **found)
 
     def say(self, stage: Stage, share: float = 0.0, **found: Any) -> None:
         """How far a stage is, from 0 to 1. Raises `LostError`, `StoppedError`, `LateError`."""

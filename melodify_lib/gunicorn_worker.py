@@ -3,22 +3,25 @@
 gunicorn gives a thread to whoever connects. Here the main loop, which waits for all connections at once, reads a
 request until a thread can go on without waiting for its client: all of the head, and the body where that is small.
 Larger bodies are read by threads, half of them at most, so that the others are there for all that is not an upload;
-and while somebody waits for one of those, who sends too slowly loses it.
+and while somebody waits for one of those, who sends too slowly loses it. No thread waits for a client to read: what of
+an answer is not taken at once, the main loop sends as it is, from memory or from its file.
 """
 
 from __future__ import annotations
 
 import errno
 import json
+import os
 import re
 import socket
 import struct
 import time
 from collections import deque
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
-from selectors import EVENT_READ
-from typing import TYPE_CHECKING, Any
+from selectors import EVENT_READ, EVENT_WRITE
+from typing import IO, TYPE_CHECKING, Any
 
 from gunicorn.http import get_parser
 from gunicorn.http.unreader import SocketUnreader
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
 STALLED_S = 10
-"""How long a client may be silent in the middle of a request, or not read its answer."""
+"""How long a client may be silent in the middle of a request."""
 HEAD_S = 10.0
 """In which a request's head has to come, however it drips."""
 BODY_S = 30.0
@@ -41,10 +44,20 @@ SMALL = 2**16
 """Bytes of a request that are read without a thread."""
 IN_LINE_S = 30.0
 """How long an upload waits for a thread."""
+ANSWER_S = 10.0
+"""In which an answer has to be read, with what `SLOWEST_READER` adds."""
+SLOWEST_READER = 8_000
+"""Bytes a second: so much that is taken of an answer buys its client another second."""
+READERS = 0.25
+"""Of all connections, those that may have an answer under way; of more, the one whose time ends first is cut off."""
 LINGER_S = 2.0
 """How long a client is waited for that does not close its side."""
 
 _SWEEP_S = 0.25
+_AT_ONCE = 2**18
+"""Bytes that are sent before others have their turn."""
+_AHEAD = 2**17
+"""Bytes that the system takes beyond what a client is ready for: else it would hold megabytes for each."""
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,18})[ \t]*\r\n", re.IGNORECASE)
 _UNTOLD = re.compile(rb"\r\n(?:transfer-encoding|expect):", re.IGNORECASE)
 
@@ -58,6 +71,74 @@ def _answer(status: str, said: str, more: str = "") -> bytes:
 
 _BUSY = _answer("503 Service Unavailable", "many uploads are under way; try again soon", "Retry-After: 10\r\n")
 _TIMEOUT = _answer("408 Request Timeout", "the request did not come in time")
+
+
+@dataclass
+class _Rest:
+    """What is not sent yet of bytes or of a file."""
+
+    source: bytes | IO[bytes]
+    at: int
+    end: int
+
+    def send(self, sock: socket.socket) -> int:
+        """How many bytes went. Raises `BlockingIOError` where none can now."""
+        count = min(self.end - self.at, _AT_ONCE)
+        if isinstance(self.source, bytes):
+            sent = socket.socket.send(sock, memoryview(self.source)[self.at : self.at + count])
+        else:
+            sent = os.sendfile(sock.fileno(), self.source.fileno(), self.at, count)
+            if not sent:
+                raise ConnectionAbortedError(errno.ECONNABORTED, "the file is shorter than it was")
+        self.at += sent
+        return sent
+
+
+class _Client(socket.socket):
+    """A connection on which nobody waits to send: what is not taken at once is kept in `rest`, for the main loop.
+
+    An answer that is no file is kept in memory, where the application had it whole.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__(fileno=sock.detach())
+        self.rest: deque[_Rest] = deque()
+        self.until = 0.0  # (monotonic) by when its client has to have taken more
+
+    def sendall(self, data: Any, flags: int = 0) -> None:
+        sent = 0
+        if not self.rest:
+            with suppress(BlockingIOError):
+                sent = super().send(data, flags | socket.MSG_DONTWAIT)
+        if sent < len(data):
+            self.rest.append(_Rest(bytes(data), sent, len(data)))
+
+    def send(self, data: Any, flags: int = 0) -> int:
+        self.sendall(data, flags)
+        return len(data)
+
+    def sendfile(self, file: Any, offset: int = 0, count: int | None = None) -> int:
+        assert count is not None  # noqa: S101 - gunicorn says it
+        self.rest.append(_Rest(os.fdopen(os.dup(file.fileno()), "rb", buffering=0), offset, offset + count))
+        return count
+
+    def send_more(self) -> None:
+        """Of the rest, what its client takes now. Raises `OSError` where it is gone."""
+        part = self.rest[0]
+        with suppress(BlockingIOError):
+            self.until += part.send(self) / SLOWEST_READER
+        if part.at == part.end:
+            self._end(self.rest.popleft())
+
+    def close(self) -> None:
+        while self.rest:
+            self._end(self.rest.popleft())
+        super().close()
+
+    @staticmethod
+    def _end(part: _Rest) -> None:
+        if not isinstance(part.source, bytes):
+            part.source.close()
 
 
 class _Reader(SocketUnreader):  # type: ignore[misc]
@@ -116,26 +197,29 @@ class _Reader(SocketUnreader):  # type: ignore[misc]
 
 
 class PatientWorker(ThreadWorker):  # type: ignore[misc]
-    """A thread that reads from, or writes to, a client in silence gets an `OSError` after `STALLED_S`, and no client
-    that only drips has a thread for longer than it takes to see that."""
+    """A thread that reads from a client in silence gets an `OSError` after `STALLED_S`, no client that only drips has
+    a thread for longer than it takes to see that, and none has one to read its answer."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._coming: dict[Any, None] = {}  # connections whose request the main loop reads
         self._line: deque[Any] = deque()  # those that wait for a thread to read their body
         self._uploads: set[Any] = set()  # those that have one
+        self._answering: dict[Any, Future[Any]] = {}  # those that did not take all of their answer yet
         self._leaving: dict[Any, float] = {}  # those that are closed, once the client is done or at this time
         self._swept = 0.0
 
     def run(self) -> None:
         for listener in self.sockets:  # connections inherit it; gunicorn has no such limit
-            for way in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-                listener.sock.setsockopt(socket.SOL_SOCKET, way, struct.pack("ll", STALLED_S, 0))
+            listener.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", STALLED_S, 0))
+            with suppress(OSError):  # no TCP
+                listener.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _AHEAD)
         super().run()
 
     def enqueue_req(self, conn: Any) -> None:
         """A connection is new, or has begun another request."""
         if conn.parser is None:
+            conn.sock = _Client(conn.sock)
             conn.parser = get_parser(self.cfg, conn.sock, conn.client)
             conn.parser.unreader = _Reader(conn.sock)
             conn.data_ready = True  # gunicorn would wait for it, in the thread
@@ -149,6 +233,8 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]
         self._read(conn)
 
     def _read(self, conn: Any, _: object = None) -> None:
+        if conn not in self._coming:  # dropped a moment ago, to make room
+            return
         reader = conn.parser.unreader
         try:
             data = conn.sock.recv(SMALL)
@@ -181,16 +267,35 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]
         """gunicorn waits up to 2 s for a client to close its side, on the thread that accepts; not so here."""
         self._uploads.discard(conn)
         self._next_upload()
+        if not conn.sock.rest:
+            self._answered(conn, fs)
+            return
+        conn.sock.setblocking(False)
+        self._answering[conn] = fs
+        self.poller.register(conn.sock, EVENT_WRITE, partial(self._write, conn))
+        self._write(conn)
+        conn.sock.until = time.monotonic() + ANSWER_S  # what the system took by itself buys nothing
+        if len(self._answering) > READERS * self.worker_connections:
+            self._cut(min(self._answering, key=lambda one: one.sock.until))
+
+    def _write(self, conn: Any, _: object = None) -> None:
+        if conn not in self._answering:  # cut off a moment ago, to make room
+            return
+        try:
+            conn.sock.send_more()
+        except OSError:
+            self._drop(conn)
+            return
+        if not conn.sock.rest:
+            fs = self._answering[conn]
+            self._leave_poller(conn)
+            self._answered(conn, fs)
+
+    def _answered(self, conn: Any, fs: Future[Any]) -> None:
         if not fs.cancelled() and fs.exception() is None and fs.result():  # the connection stays open
             super().finish_request(conn, fs)
         else:
             self._linger(conn)
-
-    def handle_request(self, req: Any, conn: Any) -> Any:
-        try:
-            return super().handle_request(req, conn)
-        except BlockingIOError:  # of which gunicorn would log a traceback
-            raise ConnectionResetError(errno.ECONNRESET, "the client does not read") from None
 
     def murder_pending(self) -> None:
         """What the main loop does again and again: end what takes too long."""
@@ -211,9 +316,18 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]
             if conn.parser.unreader.is_slow(patience, now):
                 self.log.debug("A body came too slowly")
                 conn.parser.unreader.cut()
+        for conn in [one for one in self._answering if now > one.sock.until]:
+            self._cut(conn)
         for conn, until in list(self._leaving.items()):
             if now > until:
                 self._forget(conn)
+
+    def _cut(self, conn: Any) -> None:
+        """End an answer that is read too slowly; what the system holds of it goes too."""
+        self.log.debug("An answer was read too slowly")
+        with suppress(OSError):
+            conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._drop(conn)
 
     def _drop(self, conn: Any) -> None:
         self._leave_poller(conn)
@@ -222,6 +336,7 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]
 
     def _leave_poller(self, conn: Any) -> None:
         self._coming.pop(conn, None)
+        self._answering.pop(conn, None)
         with suppress(KeyError, ValueError, OSError):
             self.poller.unregister(conn.sock)
 

@@ -26,7 +26,7 @@ def run(
     request: str,
     is_whole: Callable[[str], bool],
     on_event: Callable[[str], None],
-    on_look: Callable[[dict[str, str]], None] = lambda states: None,
+    on_look: Callable[..., None] = lambda *looks: None,
 ) -> tuple[dict[str, str], str]:
     """Each task's state, and the address of the pipeline's output.
 

@@ -3,12 +3,13 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from melodify_lib import stages
-from melodify_lib.errors import CardError, PipelineError, SettingsError, StoreError
+from melodify_lib.errors import CardError, DescriptionError, PipelineError, SettingsError, StoreError
 from melodify_lib.image import open_image, read_bytes
 from melodify_lib.music.finish import check_request
 from melodify_lib.nouns import Caption, MusicDescription, TrackCard, sha256
@@ -27,7 +28,8 @@ _MUSICIAN = (
     "service_account", "use",
 )  # fmt: skip
 
-OnLook = Callable[[dict[str, str]], None]
+OnLook = Callable[[dict[str, str], MusicDescription | None], None]
+"""Hears each task's state, and the description, once it is made."""
 
 
 @dataclass(frozen=True)
@@ -90,13 +92,13 @@ def run(
     caching: bool = True,
     request: str = "",
     on_event: Callable[[str], None] = lambda text: None,
-    on_look: OnLook = lambda states: None,
+    on_look: OnLook = lambda states, description: None,
 ) -> Run:
     """Run the pipeline with `parameters` from `arguments`; a song that is no longer whole in the store is made again.
 
     On Vertex AI, which is paid for, the same parameters under the same `request` are one job: it is found again by
     whoever asks for the same. `on_event` hears what becomes of each task, and `on_look`, each second of a job on Vertex
-    AI, what each is at: a `CancelledError` that it raises cancels the job. Raises `PipelineError`, naming the task that
+    AI, how far it is: a `CancelledError` that it raises cancels the job. Raises `PipelineError`, naming the task that
     failed.
     """
     run_there, started = runner(settings), time.monotonic()
@@ -104,6 +106,12 @@ def run(
 
     def read(address: str) -> tuple[TrackCard, dict[str, bytes]] | None:
         return _read_whole(open_store(store_settings), address)
+
+    described = lru_cache(partial(_read_description, settings))  # read once, whether or not that succeeds
+
+    def look(states: dict[str, str], outputs: dict[str, str]) -> None:
+        address = outputs.get("rework-caption.description")
+        on_look(states, described(address) if address else None)
 
     for again in (False, True):
         tasks, address = run_there(
@@ -113,7 +121,7 @@ def run(
             request=request,
             is_whole=(lambda address: read(address) is not None) if again else (lambda address: True),
             on_event=on_event,
-            on_look=on_look,
+            on_look=look,
         )
         song = read(address)
         if song is not None and (again or not _is_cached_stand_in(tasks, song[0])):
@@ -136,6 +144,15 @@ def _read_whole(store: Store, address: str) -> tuple[TrackCard, dict[str, bytes]
         card = TrackCard.from_json(store.get(name))
         return card, get_all(store, name.removesuffix("card.json"), card.files)
     except (CardError, StoreError):
+        return None
+
+
+def _read_description(settings: Settings, address: str) -> MusicDescription | None:
+    """What a task of a job on Vertex AI handed on; None where it cannot be read, as the song's card has it too."""
+    try:
+        handed_on = open_store(settings.model_copy(update={"store": f"gs://{settings.bucket}"}))
+        return MusicDescription.parse(handed_on.get(name_in(handed_on, address)).decode())
+    except (StoreError, DescriptionError, UnicodeDecodeError):
         return None
 
 

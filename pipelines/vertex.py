@@ -34,6 +34,8 @@ WAIT_S = 7 * 86_400.0
 """How long it is looked at in all: no run of ours takes that long, and one may wait for a machine for ever."""
 FOLDER = "pipeline"
 """Under the bucket: what the tasks hand on to each other."""
+OnLook = Callable[[dict[str, str], dict[str, str]], None]
+"""Hears each task's state, and the addresses of what tasks made, by ``task.output``."""
 _OVER = ("SUCCEEDED", "FAILED", "CANCELLED", "PAUSED")
 _LOST = ("FAILED", "CANCELLING", "CANCELLED")
 _SAY = {"SUCCEEDED": "done", "SKIPPED": "cached"}
@@ -47,7 +49,7 @@ def run(
     request: str,
     is_whole: Callable[[str], bool],
     on_event: Callable[[str], None],
-    on_look: Callable[[dict[str, str]], None] = lambda states: None,
+    on_look: OnLook = lambda states, outputs: None,
 ) -> tuple[dict[str, str], str]:
     """`submit`, and `wait`. An interrupt, or a `CancelledError` of a caller's function, cancels the job.
 
@@ -131,11 +133,11 @@ def wait(
     settings: Settings,
     *,
     on_event: Callable[[str], None] = lambda text: None,
-    on_look: Callable[[dict[str, str]], None] = lambda states: None,
+    on_look: OnLook = lambda states, outputs: None,
 ) -> tuple[dict[str, str], str]:
     """Watch a job to its end: each task's state ("done" or "cached"), and the address of the pipeline's output.
 
-    `on_look` hears each task's last known state every second. Raises `PipelineError`, naming the task that failed and
+    `on_look` hears what is known every second. Raises `PipelineError`, naming the task that failed and
     where its log is, or when `WAIT_S` are over.
     """
     said: dict[tuple[int, str], str] = {}  # a task in a loop is there many times
@@ -157,7 +159,7 @@ def wait(
             )
         again = time.monotonic() + POLL_S
         while time.monotonic() < again:
-            on_look({one.task_name: _state_of(one) for one in details})
+            on_look({one.task_name: _state_of(one) for one in details}, _made(details))
             time.sleep(min(LOOK_S, POLL_S))
     if pipeline_state(job) != "SUCCEEDED":
         raise PipelineError(_reason(job, details, settings))
@@ -221,6 +223,16 @@ def _details(job: Any) -> list[Any]:
         tasks = tasks_of(_spec(job))
     found = [one for one in job.job_detail.task_details if one.task_name in tasks]
     return sorted(found, key=lambda one: (tasks.index(one.task_name), one.task_id))
+
+
+def _made(details: list[Any]) -> dict[str, str]:
+    """Addresses of the tasks' artifacts, as far as there are."""
+    return {
+        f"{one.task_name}.{name}": str(output.artifacts[0].uri)
+        for one in details
+        for name, output in one.outputs.items()
+        if output.artifacts
+    }
 
 
 def _output(job: Any) -> str:

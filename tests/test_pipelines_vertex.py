@@ -190,3 +190,11 @@ def test_the_server_refuses_what_the_service_would(gcp: Cloud, photograph: Path)
     for wrong, says in (({"mood": "calm"}, "unknown parameter"), ({"seed": "seven"}, "no NUMBER_INTEGER")):
         with pytest.raises(CloudError, match=says):
             vertex.submit(music_pipeline(), {**parameters, **wrong}, settings)
+
+
+def test_the_description_is_heard_before_the_song_is_made(gcp: Cloud, photograph: Path) -> None:
+    settings, looks = Settings.load(**CHOSEN), []
+    parameters = arguments(photograph, settings, seconds=4, seed=11, genre="folk")
+    there = run(parameters, settings, on_look=lambda *look: looks.append(look))
+    early = [description for states, description in looks if states["play-and-store"] == "running" and description]
+    assert early and set(map(str, early)) == {str(there.card.description)}

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from io import BytesIO
 from typing import Any
+from unittest import mock
 
 import pytest
 import webapp
@@ -19,11 +20,13 @@ from django.http import HttpResponse
 from django.test import Client
 from jsonschema import Draft202012Validator
 from PIL import Image
+from rest_framework.exceptions import ParseError, Throttled
 
+from melodify_lib.errors import DescriptionError, ImageError, InputError, StoreError
 from melodify_lib.flow import Composer
 from melodify_lib.nouns import Track as Song
 from web.tracks import files, jobs, work
-from web.tracks.jobs import Options
+from web.tracks.jobs import ConflictError, GoneError, Options, QueueFullError
 from web.tracks.models import Stage, State, Track
 from web.tracks.visitors import Visitor
 
@@ -360,10 +363,42 @@ def test_a_large_body_is_refused_unread(client: Client) -> None:
         def read(self, *_: Any) -> bytes:
             raise AssertionError("it was read")
 
+    browser = Client(headers={"Accept-Language": "ko"})
     for length in (str(2**26), str(10**30), "-1", "x"):
-        more = {"CONTENT_LENGTH": length, "wsgi.input": Unread()}
-        answer = client.generic("POST", API, content_type="multipart/form-data; boundary=x", **more)
-        problem(answer, 413)
+        for kind, said in (("multipart/form-data; boundary=x", "최대 30 MB까지"), ("text/plain", "쓸 수 없는 요청")):
+            more = {"CONTENT_LENGTH": length, "CONTENT_TYPE": kind, "wsgi.input": Unread()}
+            problem(client.generic("POST", API, **more), 413)
+            page = browser.generic("POST", "/", **more)
+            assert page.status_code == 413 and page["Content-Type"].startswith("text/html")
+            assert said in page.content.decode() and "default-src 'none'" in page["Content-Security-Policy"]
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "wait"),
+    [
+        (ConflictError("x"), 422, None),
+        (GoneError("x"), 404, None),
+        (ImageError("x"), 422, None),
+        (InputError("x"), 400, None),
+        (DescriptionError("key: x"), 400, None),
+        (DescriptionError("x"), 400, None),
+        (QueueFullError(7), 503, "7"),
+        (StoreError("secret"), 503, "60"),
+        (Throttled(5), 429, "6"),
+        (ParseError("x"), 400, None),
+    ],
+    ids=repr,
+)
+def test_pages_and_programs_are_refused_alike(
+    error: Exception, status: int, wait: str | None, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "create", mock.Mock(side_effect=error))
+    answer = upload(client)
+    assert "secret" not in str(problem(answer, status))
+    image = SimpleUploadedFile("a.png", webapp.picture(), "image/png")
+    page = Client(headers={"Accept-Language": "ko"}).post("/", {"image": image, "seconds": 4})
+    assert page.status_code == status and re.search("[가-힣]{2}.*[가-힣]{2}", alert(page))
+    assert answer.get("Retry-After") == page.get("Retry-After") == wait
 
 
 def test_what_fails_on_our_side_is_a_problem_too(
@@ -554,7 +589,7 @@ def test_a_page_refuses_in_korean(done: tuple[Track, dict[str, str]]) -> None:
 
 def alert(answer: Any) -> str:
     """What a page says is wrong."""
-    assert answer.status_code in (400, 422), answer.content
+    assert answer.status_code >= 400, answer.content
     found = re.search(r'<p[^>]*role="alert"[^>]*>([^<]+)</p>', answer.content.decode())
     assert found is not None, answer.content.decode()
     return found[1]

@@ -349,12 +349,34 @@ HALF_BODY = (
 WHOLE = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 
 
+@pytest.fixture(scope="module")
+def song(server: WebServer) -> bytes:
+    """A request for a file of 5 MB, more than a system keeps of its own accord."""
+    answer = server.order(saved(noise(), "PNG"), seconds=30).json()
+    track, token = answer["track"]["id"], answer["token"]
+    server.wait_for(lambda: server.track(track, token)["state"] == "done")
+    path = f"/api/v1/tracks/{track}/files/track.wav"
+    return f"GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n".encode()
+
+
+def narrow(server: WebServer) -> socket.socket:
+    """A connection whose own system keeps little of what is sent to it."""
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.settimeout(5)
+    connection.connect(("127.0.0.1", server.port))
+    return connection
+
+
 @pytest.mark.parametrize(
     ("begun", "drip"),
-    [(HALF_BODY, b"x"), (HALF_HEAD, b"x"), (HALF_BODY, b""), (b"", b""), (WHOLE, b"")],
-    ids=["body drips", "head drips", "body ends", "nothing comes", "answer is not read"],
+    [(HALF_BODY, b"x"), (HALF_HEAD, b"x"), (HALF_BODY, b""), (b"", b""), (WHOLE, b""), (None, b"")],
+    ids=["body drips", "head drips", "body ends", "nothing comes", "answer is not read", "file is sipped"],
 )
-def test_slow_clients_who_come_back_hold_nobody_up(begun: bytes, drip: bytes, server: WebServer) -> None:
+def test_slow_clients_who_come_back_hold_nobody_up(
+    begun: bytes | None, drip: bytes, server: WebServer, song: bytes
+) -> None:
+    begun, sip = (song + b"\r\n", 1) if begun is None else (begun, 1000)
     count, said = 2 * Config.load().threads, len(server.lines())
     over = threading.Event()
 
@@ -366,13 +388,13 @@ def test_slow_clients_who_come_back_hold_nobody_up(begun: bytes, drip: bytes, se
             for number in range(share):
                 try:
                     if (connection := mine[number]) is None:
-                        new = mine[number] = socket.create_connection(("127.0.0.1", server.port), timeout=5)
+                        new = mine[number] = narrow(server)
                         new.sendall(begun)
                         new.setblocking(False)
                         again += 1
                     elif drip:
                         connection.send(drip)
-                    elif not connection.recv(1000):
+                    elif connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) or not connection.recv(sip):
                         raise ConnectionResetError
                 except BlockingIOError:
                     continue
@@ -406,6 +428,24 @@ def test_slow_clients_who_come_back_hold_nobody_up(begun: bytes, drip: bytes, se
     assert longest < 2 and uploaded < 20, (longest, uploaded)
     assert all(one.result() > 0 for one in slow)
     assert not [line for line in server.lines()[said:] if line["severity"] in ("ERROR", "CRITICAL")]
+
+
+def test_who_reads_slowly_gets_all_of_it_and_who_stops_is_cut_off(server: WebServer, song: bytes) -> None:
+    """At 16 kB/s, which takes longer than any limit without what was read."""
+    with narrow(server) as reader, narrow(server) as other:
+        for connection in (reader, other):
+            connection.sendall(song + b"Range: bytes=0-499999\r\nConnection: close\r\n\r\n")
+        began, read = time.monotonic(), []
+        while data := reader.recv(4096):
+            read.append(data)
+            time.sleep(0.25)
+        head, _, body = b"".join(read).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 206") and len(body) == 500_000 and time.monotonic() - began > 15
+        left = 0
+        with suppress(ConnectionResetError):
+            while data := other.recv(2**16):
+                left += len(data)
+        assert left < 500_000
 
 
 def test_a_slow_upload_of_a_large_picture_arrives_while_others_drip(server: WebServer) -> None:

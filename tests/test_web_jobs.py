@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import webapp
@@ -16,15 +17,17 @@ from django.db import OperationalError, connection
 from django.db.models import QuerySet
 from django.utils import timezone
 from PIL import Image
+from prometheus_client import generate_latest
 
-from melodify_lib.errors import StoreError
+from emulators.cloud import Cloud
+from melodify_lib.errors import InputError, StoreError
 from melodify_lib.flow import Composer
 from melodify_lib.nouns import TrackCard, sha256
 from melodify_lib.settings import Settings
 from melodify_lib.store import FolderStore
-from web.tracks import files, jobs, work
+from web.tracks import files, jobs, operations, tallies, work
 from web.tracks.jobs import ConflictError, GoneError, Options, QueueFullError
-from web.tracks.models import UNDER_WAY, Stage, State, Track
+from web.tracks.models import UNDER_WAY, Fault, Stage, State, Track
 
 pytestmark = pytest.mark.django_db(transaction=True)
 OWNER = "a" * 64
@@ -157,7 +160,7 @@ def test_a_lost_claim_writes_nothing() -> None:
     assert not jobs.beat(track)
     assert not jobs.progress(track, Stage.PLAY, 50)
     assert not jobs.finish(track, card={}, peaks=[])
-    assert not jobs.fail(track, "x")
+    assert not jobs.fail(track, Fault.OURS, "x")
     assert not jobs.give_back(track)
     assert jobs.beat(mine)
     assert jobs.finish(mine, card={"files": {}}, peaks=[])
@@ -367,6 +370,67 @@ def test_what_is_too_old_goes_with_its_files(stored: Callable[[], list[str]], se
     assert {name.split("/")[1] for name in stored() if "/" in name} == {young.id}
 
 
+def figures(*names: str) -> dict[str, float]:
+    """Those of the metrics whose names begin so and that are not 0."""
+    found: dict[str, float] = {}
+    for line in generate_latest(operations.REGISTRY).decode().splitlines():
+        name, _, value = line.rpartition(" ")
+        if name.startswith(names) and float(value):
+            found[name] = float(value)
+    return found
+
+
+def test_songs_are_counted_by_their_end_and_stay_so_when_rows_go(
+    make: Callable[[str], None], settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = [order(seed=seed) for seed in range(3)]
+    for track in made:
+        make(track.id)
+        make(track.id)
+        jobs.cancel(track)
+    for _ in range(2):
+        jobs.cancel(made[0])
+        jobs.delete(order())
+        jobs.cancel(cancelled := order())
+    jobs.delete(cancelled)
+    settings.CONFIG = webapp.configure(deadline=1e-9)
+    make(order().id)
+    settings.CONFIG = webapp.configure(attempts=1)
+    age(claimed())
+    jobs.reap()
+    for error in (RuntimeError("x"), StoreError("x"), InputError("x")):
+        monkeypatch.setattr(work, "_made", mock.Mock(side_effect=error))
+        make(order().id)
+    songs = 'melodify_web_songs_total{end="%s",kind="%s"}'
+    ends = {"done": 3, "cancelled": 4}
+    faults = {"late": 1, "lost": 1, "ours": 2, "asked": 1}
+    counted = figures("melodify_web_songs_total", "melodify_web_song_seconds")
+    said = {songs % (end, ""): count for end, count in ends.items()}
+    said |= {songs % ("failed", fault): count for fault, count in faults.items()}
+    assert said.items() <= counted.items() and sum(said.values()) == Track.objects.count()
+    assert counted['melodify_web_song_seconds_bucket{le="+Inf"}'] == counted["melodify_web_song_seconds_count"] == 3
+    took = sum((track.ended - track.started).total_seconds() for track in Track.objects.filter(state=State.DONE))
+    assert counted["melodify_web_song_seconds_sum"] == pytest.approx(took)
+    stages = [f'melodify_web_stage_seconds_count{{stage="{one}"}}' for one in ("caption", "describe", "play")]
+    assert figures("melodify_web_stage_seconds_count") == dict.fromkeys(stages, 3)
+    for track in Track.objects.all():
+        age(track, settings.CONFIG.keep_days * 24 * 3600 + 60)
+    jobs.expire()
+    Track.objects.update(heartbeat=timezone.now() - timedelta(hours=1))
+    jobs.reap()
+    assert not Track.objects.exists()
+    assert figures("melodify_web_songs_total", "melodify_web_song_seconds") == counted
+
+
+def test_what_many_count_at_once_is_all_counted() -> None:
+    assert not [one for one in together(8, lambda _: tallies.count(State.DONE, seconds=7)) if one]
+    assert figures("melodify_web_song_seconds") == {
+        **{f'melodify_web_song_seconds_bucket{{le="{one}"}}': 8.0 for one in tallies.WITHIN[3:]},
+        "melodify_web_song_seconds_count": 8.0,
+        "melodify_web_song_seconds_sum": 56.0,
+    }
+
+
 # --- keys, room, remixes ---------------------------------------------------------------------------------------------
 
 
@@ -470,3 +534,27 @@ def test_files_are_deleted_even_where_no_row_can_be_written(
     with pytest.raises(OperationalError):
         jobs.delete(track)
     assert not [name for name in stored() if "." in name]
+
+
+# --- in the cloud ----------------------------------------------------------------------------------------------------
+
+
+def test_a_jobs_description_is_in_the_row_while_its_song_is_played(gcp: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipelines import vertex
+
+    monkeypatch.setattr(vertex, "POLL_S", 0.02)
+    said: list[tuple[Stage, Any]] = []
+
+    def say(track: Track, stage: Stage, percent: int, **found: Any) -> bool:
+        told = progress(track, stage, percent, **found)
+        said.append((stage, Track.objects.get(id=track.id).description))
+        return told
+
+    progress = jobs.progress
+    monkeypatch.setattr(jobs, "progress", say)
+    track = order()
+    work.make(track.id)
+    track.refresh_from_db()
+    assert track.state == State.DONE, gcp.vertex.task_logs
+    played = [description for stage, description in said if stage == Stage.PLAY]
+    assert track.description in played[:-1], played  # the last comes when the song is there

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
+import re
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
@@ -18,7 +20,7 @@ from webserver import WebServer, web_server
 
 KILLS = 20
 QUICK = {"WEB_HEARTBEAT": 0.2, "WEB_LOST_AFTER": 1.5, "WEB_WAITING": 200, "WEB_SONGS_PER_HOUR": 10**6}
-QUICK |= {"WEB_REQUESTS_PER_MINUTE": 10**6, "WEB_ATTEMPTS": 10}
+QUICK |= {"WEB_REQUESTS_PER_MINUTE": 10**6, "WEB_ATTEMPTS": 10, "MELODIFY_LOG_FORMAT": "json"}
 ENDED = ("done", "failed", "cancelled")
 
 
@@ -51,6 +53,18 @@ def is_one(server: WebServer, token: str, state: str) -> Callable[[], bool]:
     return lambda: any(one["state"] == state for one in states(server, token).values())
 
 
+def finished(server: WebServer) -> Counter[str]:
+    """How often a worker told of each track that it is done."""
+    lines = [line for line in server.lines() if (line["logger"], line["message"]) == ("melodify_lib.web", "done")]
+    return Counter(line["logging.googleapis.com/trace"] for line in lines)
+
+
+def counted(server: WebServer) -> float:
+    """Songs that are done, as the metrics have it."""
+    said = requests.get(f"{server.url}/metrics", timeout=30).text
+    return float(re.search(r'^melodify_web_songs_total{end="done",kind=""} (.*)$', said, re.MULTILINE)[1])  # type: ignore[index]
+
+
 def cards(server: WebServer, ids: list[str]) -> dict[str, bytes]:
     folder = server.folder / "store" / "web"
     return {one: (folder / one / "card.json").read_bytes() for one in ids}
@@ -77,7 +91,11 @@ def test_workers_killed_at_any_moment_lose_no_song_and_make_none_twice(tmp_path:
         done = [one for one in ids if found[one]["state"] == "done"]
         assert len(done) > len(ids) / 2, found
         assert {path.parent.name for path in server.stored()} == set(ids)
-        # However often it was begun, the song is what its seed makes of it, and there is one.
+        # One that was killed between the row and the line told of nothing; with the line comes the row, and once.
+        told = finished(server)
+        assert set(told.values()) == {1} and set(told) <= set(done) and len(told) >= len(done) - KILLS, told
+        assert counted(server) == len(done)
+        # However often it was begun, the song is what its seed makes of it.
         assert len(set(cards(server, done).values())) <= 2
         assert len({path.read_bytes() for path in server.stored() if path.name == "track.wav"}) <= 2
         assert len(workers(server)) == 2
@@ -104,6 +122,7 @@ def test_gunicorn_killed_is_started_anew_and_a_restart_makes_what_waits(tmp_path
     with web_server(tmp_path, WEB_WORKERS=1, **QUICK) as server:
         server.wait_for(lambda: all(one["state"] == "done" for one in states(server, token).values()), 120)
         assert len(states(server, token)) == 5 and set(ids) <= set(states(server, token))
+        assert set(finished(server).values()) == {1} and counted(server) == 5
     assert server.process.returncode == 0
 
 

@@ -38,6 +38,7 @@ def given(folder: Path, **variables: str) -> dict[str, str]:
         ({"WEB_HOSTS": '["*"]'}, "hosts"),
         ({"WEB_HOSTS": "music.example.org"}, "hosts"),
         ({"WEB_WORKERS": "-1"}, "workers"),
+        ({"WEB_MUSICIANS": "[]"}, "musicians"),
     ],
     ids=str,
 )

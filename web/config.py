@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from melodify_lib.errors import SettingsError
 from melodify_lib.nouns import first_problem
+from melodify_lib.settings import Settings
 
 KEY_MIN_CHARS = 50
 
@@ -37,7 +38,11 @@ class Config(BaseSettings):
     metrics_token: SecretStr | None = Field(None, description="who may read /metrics; in production nobody if unset")
     proxies: int = Field(0, ge=0, le=5, description="trusted proxies in front, for a client's address; Cloud Run: 1")
 
-    musicians: list[str] = Field([], description="that visitors may choose from; the library's setting if unset")
+    musicians: list[str] = Field(
+        default_factory=lambda: [Settings.load().musician],
+        min_length=1,
+        description="that visitors may choose from, the first if they do not; the library's setting if unset",
+    )
     longest: float = Field(120, ge=20, le=300, description="seconds of music at most")
     workers: int = Field(1, ge=0, le=64, description="songs that are made at once on this machine")
     threads: int = Field(64, ge=1, le=256, description="requests at once; uploads among them wait in turn")

@@ -16,6 +16,7 @@ wsgi_app = "web.wsgi"
 workers = 1  # its memory counts clients' requests (settings.CACHES), and one picture is read at a time (limits.py)
 worker_class = "melodify_lib.gunicorn_worker.PatientWorker"
 threads = _config.threads
+worker_connections = threads + 440  # with a file for some and a database for each thread still below 1,024 open files
 timeout = 60  # seconds in which the worker's main thread must be heard of
 keepalive = 5  # seconds
 graceful_timeout = max(1, int(_config.grace * 0.8))  # whole seconds, and before `web.server` loses its patience

@@ -158,8 +158,21 @@ class PipelineRoutes:
                 if detail["state"] == "PENDING":
                     main_job = f"{job['name'].partition('/pipelineJobs/')[0]}/customJobs/{self.next_id()}"
                     detail |= {"state": "RUNNING", "executorDetail": {"containerDetail": {"mainJob": main_job}}}
-                if (path / "executor_output.json").exists():
-                    detail["state"] = "SUCCEEDED"
+                if detail["state"] == "RUNNING" and (outputs := self._outputs(job, path)) is not None:
+                    detail |= {"state": "SUCCEEDED", "outputs": outputs}
+
+    def _outputs(self, job: dict[str, Any], path: Path) -> dict[str, Any] | None:
+        """The files that the task in the folder `path` hands on; None until it has ended."""
+        try:
+            said = json.loads((path / "executor_output.json").read_text("utf-8"))
+        except (FileNotFoundError, ValueError):  # or it is being written
+            return None
+        uris = {key: one["artifacts"][0]["uri"] for key, one in said.get("artifacts", {}).items()}
+        return {
+            key: {"artifacts": [{"uri": self._put(job, {"task": path.name, "key": key, "uri": uri})}]}
+            for key, uri in uris.items()
+            if Path(uri).is_file()
+        }
 
     def _detail(self, job: dict[str, Any], path: Path) -> dict[str, Any]:
         """What is said of the task that has the folder `path`."""

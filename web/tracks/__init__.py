@@ -7,6 +7,8 @@ files.py       its files in the project's store, and how they are served
 visitors.py    whose it is
 limits.py      how much one client may ask for
 views.py       the pages; templates/, static/ and locale/ are theirs
-api.py         the same for programs: serializers.py its form, problems.py its errors, schema.py names for OpenAPI
+api.py         the same for programs: serializers.py its form, schema.py names for OpenAPI
+problems.py    what an error is, for both
+tallies.py     how many songs ended how, for the metrics
 operations.py  health, readiness and metrics, for whoever runs the server; middleware.py answers them first
 """

@@ -17,7 +17,7 @@ import logging
 import secrets
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.conf import settings
@@ -29,8 +29,8 @@ from PIL.Image import Image
 from melodify_lib import logs
 from melodify_lib.errors import BusyError, InputError, StoreError
 from melodify_lib.nouns import sha256
-from web.tracks import files
-from web.tracks.models import UNDER_WAY, Stage, State, Track
+from web.tracks import files, tallies
+from web.tracks.models import UNDER_WAY, Fault, Stage, State, Track
 
 log = logging.getLogger("melodify_lib.web")
 
@@ -182,12 +182,22 @@ def progress(track: Track, stage: Stage, percent: int, **found: Any) -> bool:
 
 def finish(track: Track, **made: Any) -> bool:
     """Done; its files are in the store. False where the claim is lost."""
-    return _of_claim(track, state=State.DONE, percent=100, stage="", claim="", ended=timezone.now(), error="", **made)
+    return _end(_claimed(track), State.DONE, since=track.started, percent=100, error="", **made)
 
 
-def fail(track: Track, reason: str) -> bool:
+def fail(track: Track, fault: Fault, reason: str) -> bool:
     """It cannot be made, for a reason that the visitor is told."""
-    return _of_claim(track, state=State.FAILED, stage="", claim="", ended=timezone.now(), error=reason)
+    return _end(_claimed(track), State.FAILED, fault, error=reason)
+
+
+def _end(rows: QuerySet[Track], state: State, fault: str = "", since: datetime | None = None, **changes: Any) -> bool:
+    """The end of a song, if its row is still among `rows`; it is counted once."""
+    now = timezone.now()
+    with transaction.atomic():
+        ended = rows.update(state=state, stage="", claim="", ended=now, **changes)
+        if ended:
+            tallies.count(state, fault, (now - since).total_seconds() if since else 0.0)
+    return bool(ended)
 
 
 def give_back(track: Track) -> bool:
@@ -217,15 +227,14 @@ def _claimed(track: Track) -> QuerySet[Track]:
 
 def cancel(track: Track) -> bool:
     """Stop it; a worker that is at it notices within moments. False where it has ended already."""
-    return _change(
-        track.id, *UNDER_WAY, state=State.CANCELLED, stage="", claim="", ended=timezone.now(), heartbeat=None
-    )
+    return _end(Track.objects.filter(id=track.id, state__in=UNDER_WAY), State.CANCELLED, heartbeat=None)
 
 
 def delete(track: Track) -> None:
     """Every file, and all that the row says; it stays, hidden, until `reap` is sure that no worker writes any more."""
     said = dict.fromkeys(("caption", "description", "card", "peaks", "given", "share", "idempotency_key"))
     try:
+        cancel(track)
         Track.objects.filter(id=track.id).update(
             **said, state=State.DELETED, stage="", claim="", error="", heartbeat=timezone.now()
         )
@@ -264,7 +273,7 @@ def reap() -> int:
         with logs.tracing(track.id):
             log.warning("its worker was lost, attempt %d", track.attempt, extra={"labels": {"track": track.id}})
             if track.attempt >= config.attempts:
-                fail(track, "the song could not be made: its worker stopped several times")
+                fail(track, Fault.LOST, "the song could not be made: its worker stopped several times")
                 continue
             _queue_again(track, _claimed(track).filter(heartbeat=track.heartbeat))  # not if it was heard of meanwhile
     touched += _enqueue_forgotten()

@@ -10,14 +10,13 @@ import time
 from collections.abc import Callable
 
 from django.db import InterfaceError, OperationalError
-from django.http import HttpRequest, HttpResponse, JsonResponse, UnreadablePostError
+from django.http import HttpRequest, HttpResponse, UnreadablePostError
 from django.http.response import HttpResponseBase
 
 from melodify_lib import logs
 from melodify_lib.image import MAX_BYTES
 from web.tracks import operations
-from web.tracks.problems import problem
-from web.tracks.views import unavailable
+from web.tracks.views import too_large, unavailable
 
 log = logging.getLogger("melodify_lib.web")
 
@@ -40,12 +39,7 @@ class RequestMiddleware:
             return operation(request)
         since = time.monotonic()
         with logs.tracing(logs.trace_of(request.headers)):
-            length = request.META.get("CONTENT_LENGTH") or "0"
-            most = BODY_MAX_BYTES if request.content_type == "multipart/form-data" else _OTHER_MAX_BYTES
-            if not length.isdecimal() or int(length) > most:
-                response: HttpResponseBase = _too_large(most)
-            else:
-                response = self._answer(request)
+            response = self._answer(request)
             if request.path.startswith("/api/") and not response.has_header("Cache-Control"):
                 response["Cache-Control"] = "private, no-store"
             seconds = time.monotonic() - since
@@ -62,6 +56,12 @@ class RequestMiddleware:
             log.info("%s %s %d", method, route, response.status_code, extra={"fields": said, "labels": labels})
         return response
 
+    def process_view(self, request: HttpRequest, *_: object) -> HttpResponseBase | None:
+        """Before anything, as the check of a form's token, reads the body; its answer is like any other."""
+        length = request.META.get("CONTENT_LENGTH") or "0"
+        most = BODY_MAX_BYTES if request.content_type == "multipart/form-data" else _OTHER_MAX_BYTES
+        return too_large(request, most) if not length.isdecimal() or int(length) > most else None
+
     def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponseBase | None:
         """What is no error of ours: a client that went away in the middle; a database that is away, which passes."""
         if isinstance(error, UnreadablePostError):
@@ -76,8 +76,3 @@ def _leave_out(response: HttpResponse) -> None:
     """The body that a GET would have; gunicorn would warn of it."""
     response.headers.setdefault("Content-Length", str(len(response.content)))
     response.content = b""
-
-
-def _too_large(most: int) -> JsonResponse:
-    said = f"the request is larger than {most:,} bytes"
-    return problem(413, "The request is too large", said, "/problems/too-large")

@@ -30,6 +30,17 @@ class Stage(StrEnum):
     STORE = "store"
 
 
+class Fault(StrEnum):
+    """Why a song failed, for whoever runs the server; a visitor is told in a row's `error`."""
+
+    ASKED = "asked"
+    """It cannot be made as it was asked for."""
+    LATE = "late"
+    LOST = "lost"
+    """Its worker was, too often."""
+    OURS = "ours"
+
+
 UNDER_WAY = (State.NEW, State.QUEUED, State.RUNNING)
 
 
@@ -84,6 +95,22 @@ class Track(models.Model):
     @property
     def is_under_way(self) -> bool:
         return self.state in UNDER_WAY
+
+
+class Tally(models.Model):
+    """How many songs, or stages of songs, ended so within so many seconds: `web.tracks.tallies` counts them."""
+
+    what = models.CharField(max_length=10)
+    kind = models.CharField(max_length=10)
+    within = models.CharField(max_length=10)
+    count = models.PositiveBigIntegerField(default=0)
+    seconds = models.FloatField(default=0)
+
+    class Meta:
+        constraints: ClassVar = [models.UniqueConstraint(fields=["what", "kind", "within"], name="one_tally")]
+
+    def __str__(self) -> str:
+        return f"{self.what} {self.kind} {self.within}: {self.count}"
 
 
 class Worker(models.Model):

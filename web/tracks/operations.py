@@ -17,7 +17,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, G
 from prometheus_client.process_collector import ProcessCollector
 
 from melodify_lib.errors import StoreError
-from web.tracks import files
+from web.tracks import files, tallies
 from web.tracks.models import State, Track, Worker
 
 REGISTRY = CollectorRegistry()
@@ -27,6 +27,7 @@ SECONDS = Histogram("melodify_web_request_seconds", "Time to answer a request", 
 TRACKS = Gauge("melodify_web_tracks", "Tracks by state", ["state"], registry=REGISTRY)
 OLDEST = Gauge("melodify_web_oldest_waiting_seconds", "How long the oldest track waits", registry=REGISTRY)
 WORKERS = Gauge("melodify_web_workers", "Workers with a recent sign of life", registry=REGISTRY)
+REGISTRY.register(tallies.Collector())
 BELIEVED_S = 10.0
 _succeeded: dict[str, float] = {}
 """When (monotonic) something was written last."""

@@ -1,8 +1,9 @@
-"""Errors of the API, and of what stands around it, as problem details (RFC 9457)."""
+"""What an error is to whoever asked, on a page or by the API; there as problem details (RFC 9457)."""
 
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from typing import Any
 
 from django.core.exceptions import PermissionDenied as DjangoDenied
@@ -34,8 +35,37 @@ def problem(
     return JsonResponse(body, status=status, headers=headers, content_type="application/problem+json")
 
 
+@dataclass(frozen=True)
+class Refusal:
+    """What an error is to whoever asked: the API says it as it stands here, a page in words for visitors."""
+
+    status: int
+    kind: str
+    title: str
+    detail: str
+    retry_after: int = 0
+    """Seconds after which it is worth another try; 0: waiting does not help."""
+
+
+def refusal(error: Exception) -> Refusal | None:
+    """Of an error that a view raised; None for what is nobody's fault but ours."""
+    if isinstance(error, exceptions.APIException):
+        wait = int(error.wait or 1) + 1 if isinstance(error, exceptions.Throttled) else 0
+        kind = str(error.default_code).replace("_", "-")
+        return Refusal(error.status_code, kind, str(error.default_detail), _first(error.detail), wait)
+    known = next((TYPES[kind] for kind in type(error).__mro__ if kind in TYPES), None)
+    if known is None:
+        return None
+    if isinstance(error, QueueFullError):
+        return Refusal(*known, str(error), error.retry_after)
+    if known[0] == status.HTTP_503_SERVICE_UNAVAILABLE:
+        log.error("unavailable: %s", error)
+        return Refusal(*known, "try again in a minute", 60)
+    return Refusal(*known, str(error))
+
+
 def handler(error: Exception, context: dict[str, Any]) -> JsonResponse | None:
-    """What the API answers for an error that a view raised; None for what is nobody's fault but ours."""
+    """What the API answers for an error; None for one of ours."""
     if isinstance(error, Http404):
         error = exceptions.NotFound()
     elif isinstance(error, DjangoDenied):
@@ -44,28 +74,14 @@ def handler(error: Exception, context: dict[str, Any]) -> JsonResponse | None:
         error = exceptions.ParseError("the request has too many fields, or too long ones")
     elif isinstance(error, UnreadablePostError):
         error = exceptions.ParseError("the request broke off")
-    headers: dict[str, str] = {}
-    more: dict[str, Any] = {}
-    if isinstance(error, exceptions.APIException):
-        code, kind = error.status_code, str(error.default_code).replace("_", "-")
-        title, detail = str(error.default_detail), error.detail
-        if isinstance(error, exceptions.ValidationError):
-            more, detail = {"errors": detail}, _first(detail)
-        if getattr(error, "auth_header", None):
-            headers["WWW-Authenticate"] = error.auth_header
-        if isinstance(error, exceptions.Throttled):
-            headers["Retry-After"] = str(int(error.wait or 1) + 1)
-    else:
-        known = next((TYPES[kind] for kind in type(error).__mro__ if kind in TYPES), None)
-        if known is None:
-            return None
-        (code, kind, title), detail = known, str(error)
-        if isinstance(error, QueueFullError):
-            headers["Retry-After"] = str(error.retry_after)
-        elif code == status.HTTP_503_SERVICE_UNAVAILABLE:
-            log.error("unavailable: %s", error)
-            detail, headers["Retry-After"] = "try again in a minute", "60"
-    return problem(code, title, str(detail), f"/problems/{kind}", headers, **more)
+    said = refusal(error)
+    if said is None:
+        return None
+    headers = {"Retry-After": str(said.retry_after)} if said.retry_after else {}
+    if getattr(error, "auth_header", None):
+        headers["WWW-Authenticate"] = error.auth_header  # type: ignore[attr-defined]
+    more = {"errors": error.detail} if isinstance(error, exceptions.ValidationError) else {}
+    return problem(said.status, said.title, said.detail, f"/problems/{said.kind}", headers, **more)
 
 
 def _first(detail: Any) -> str:

@@ -20,18 +20,12 @@ from melodify_lib.genres import GENRES
 from melodify_lib.image import MAX_BYTES
 from melodify_lib.music.finish import SECONDS_MIN
 from melodify_lib.nouns import BPM_MAX, BPM_MIN, Caption, Measures, MusicDescription, first_problem, sha256
-from melodify_lib.settings import Settings
 from web.tracks import files
 from web.tracks.jobs import Options
 from web.tracks.models import State, Track
 
 SEED_MAX = 2**53 - 1
 """What JavaScript and Vertex AI can hold of a whole number."""
-
-
-def musicians() -> list[str]:
-    """That a visitor may choose from; the first one is the default."""
-    return settings.CONFIG.musicians or [Settings.load().musician]
 
 
 class JSONParser(parsers.JSONParser):
@@ -89,14 +83,15 @@ class NewTrack(Play):
     )
 
     def validate_musician(self, value: str) -> str:
-        if value and value not in musicians():
+        if value and value not in settings.CONFIG.musicians:
             said = _("There is no %(name)s here; there are: %(names)s.")
-            raise serializers.ValidationError(said % {"name": value, "names": ", ".join(musicians())})
+            raise serializers.ValidationError(said % {"name": value, "names": ", ".join(settings.CONFIG.musicians)})
         return value
 
     def options(self, idempotency_key: str) -> Options:
         said, seed = self.validated_data, self.seed_or_chance(idempotency_key)
-        return Options(said["seconds"], seed, said.get("genre") or "", said.get("musician") or musicians()[0])
+        musician = said.get("musician") or settings.CONFIG.musicians[0]
+        return Options(said["seconds"], seed, said.get("genre") or "", musician)
 
 
 class Terms(serializers.ListField):

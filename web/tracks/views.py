@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -17,16 +16,15 @@ from django.utils.cache import patch_cache_control
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 from rest_framework import serializers
-from rest_framework.exceptions import Throttled
 
-from melodify_lib.errors import DescriptionError, ImageError, InputError, MelodifyError
+from melodify_lib.errors import DescriptionError, ImageError
 from melodify_lib.genres import GENRES
 from melodify_lib.image import MAX_BYTES
 from melodify_lib.nouns import BPM_MAX, BPM_MIN, TONICS
 from web.tracks import files, jobs, limits
 from web.tracks.models import State, Track
-from web.tracks.problems import problem
-from web.tracks.serializers import NewTrack, Remix, musicians, once_more
+from web.tracks.problems import problem, refusal
+from web.tracks.serializers import NewTrack, Remix, once_more
 from web.tracks.templatetags import words
 from web.tracks.visitors import begin_session, of_session
 
@@ -35,8 +33,6 @@ LENGTHS = (10, 20, 30, 60, 120)
 A_PAGE = 30
 KEYS = tuple(f"{tonic} {mode}" for tonic in TONICS for mode in ("major", "minor"))
 View = Callable[..., HttpResponseBase]
-
-log = logging.getLogger("melodify_lib.web")
 
 
 def private(view: View) -> View:
@@ -81,40 +77,24 @@ def _filled(request: HttpRequest) -> dict[str, Any]:
 
 def _refused(error: Exception, page: Callable[[str, int], HttpResponse]) -> HttpResponse:
     """The page again, with what is wrong in words for a visitor. Raises what is not theirs to know."""
-    said, status, retry_after = _in_words(error)
-    response = page(said, status)
-    if retry_after:
-        response["Retry-After"] = str(retry_after)
+    refused = refusal(error)
+    if refused is None:
+        raise error
+    response = page(_in_words(error, refused.kind), refused.status)
+    if refused.retry_after:
+        response["Retry-After"] = str(refused.retry_after)
     return response
 
 
-def _in_words(error: Exception) -> tuple[str, int, int]:
-    """What is said, the status, and after how many seconds it is worth another try (0: not by waiting)."""
+def _in_words(error: Exception, kind: str) -> str:
     match error:
-        case Throttled():
-            said, status = _("That was a lot of songs for one hour. Please come back a little later."), 429
-            wait = int(error.wait or 1) + 1
         case serializers.ValidationError():
-            said, status, wait = _first_error(error.detail), 400, 0
+            return _first_error(error.detail)
         case ImageError():
-            said, status, wait = words.why_refused(str(error)), 422, 0
-        case DescriptionError():
-            field = str(error).partition(":")[0]
-            is_ours = field in words.FIELDS
-            said, status, wait = words.field_problem(field, "") if is_ours else words.reason(str(error)), 400, 0
-        case jobs.ConflictError():
-            said, status, wait = _("This was sent already. Look among your tracks."), 422, 0
-        case InputError():
-            said, status, wait = words.reason(str(error)), 400, 0
-        case jobs.QueueFullError():
-            said, status = _("Many songs are being made just now. Please try again in a moment."), 503
-            wait = error.retry_after
-        case MelodifyError():
-            log.error("unavailable: %s", error)
-            said, status, wait = _("A part of the service does not answer. Please try again in a minute."), 503, 60
-        case _:
-            raise error
-    return said, status, wait
+            return words.why_refused(str(error))
+        case DescriptionError() if (field := str(error).partition(":")[0]) in words.FIELDS:
+            return words.field_problem(field, "")
+    return words.problem(kind) or words.reason(str(error))
 
 
 def _home(request: HttpRequest, error: str = "", status: int = 200) -> HttpResponse:
@@ -122,7 +102,7 @@ def _home(request: HttpRequest, error: str = "", status: int = 200) -> HttpRespo
     context = {
         "error": error,
         "genres": GENRES,
-        "musicians": musicians(),
+        "musicians": settings.CONFIG.musicians,
         "lengths": _lengths(),
         "asked": request.POST,
         "max_bytes": MAX_BYTES,
@@ -280,19 +260,26 @@ def _error(request: HttpRequest, title: str, said: str, status: int) -> HttpResp
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
-    return _error(request, _("That did not work"), _("The request cannot be used."), 400)
+    return _error(request, _("That did not work"), words.problem("parse-error"), 400)
 
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
-    return _error(request, _("Nothing is here"), _("It may have been deleted, or it is not yours."), 404)
+    return _error(request, _("Nothing is here"), words.problem("not-found"), 404)
 
 
 def unavailable(request: HttpRequest) -> HttpResponse:
-    response = _error(
-        request, _("That did not work"), _("A part of the service does not answer. Please try again in a minute."), 503
-    )
+    response = _error(request, _("That did not work"), words.problem("unavailable"), 503)
     response["Retry-After"] = "60"
     return response
+
+
+def too_large(request: HttpRequest, most: int) -> HttpResponse:
+    """Its body has more than so many bytes, and was not read."""
+    if request.path.startswith("/api/"):
+        said = f"the request is larger than {most:,} bytes"
+        return problem(413, "The request is too large", said, "/problems/too-large")
+    said = words.why_refused("MiB") if request.content_type == "multipart/form-data" else words.problem("parse-error")
+    return _error(request, _("That did not work"), said, 413)
 
 
 def our_fault(request: HttpRequest) -> HttpResponse:

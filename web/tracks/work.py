@@ -29,8 +29,8 @@ from melodify_lib.music.formats import encode, peaks
 from melodify_lib.nouns import Caption, MusicDescription, TrackCard
 from melodify_lib.settings import Settings
 from melodify_lib.store import get_all, put_all
-from web.tracks import files, jobs
-from web.tracks.models import Stage, State, Track
+from web.tracks import files, jobs, tallies
+from web.tracks.models import Fault, Stage, State, Track
 
 log = logging.getLogger("melodify_lib.web")
 
@@ -77,17 +77,19 @@ def make(track_id: str) -> None:
             jobs.give_back(track)
             log.info("given back")
         except LateError:
-            jobs.fail(track, f"it took longer than {django_settings.CONFIG.deadline:g} s; ask for a shorter song")
+            jobs.fail(
+                track, Fault.LATE, f"it took longer than {django_settings.CONFIG.deadline:g} s; ask for a shorter song"
+            )
         except InputError as error:
-            jobs.fail(track, str(error))
+            jobs.fail(track, Fault.ASKED, str(error))
         except MelodifyError as error:  # its text is for whoever runs this, not for visitors
-            if jobs.fail(track, OURS):
+            if jobs.fail(track, Fault.OURS, OURS):
                 log.error("failed: %s", error)
             else:  # a file that went with the row, as like as not
                 _forget(track)
         except Exception:
             log.exception("failed")
-            jobs.fail(track, OURS)
+            jobs.fail(track, Fault.OURS, OURS)
         except BaseException:
             jobs.give_back(track)
             raise
@@ -144,9 +146,7 @@ def warm_up() -> None:
 
     Only where that costs nothing.
     """
-    from web.tracks.serializers import musicians
-
-    settings = Settings.load(musician=musicians()[0])
+    settings = Settings.load(musician=django_settings.CONFIG.musicians[0])
     if not settings.allow_paid:
         grey = files.encoded(Image.new("RGB", (64, 64), "grey"), "PNG")
         _composer(settings).compose(grey, seconds=SECONDS_MIN)
@@ -180,13 +180,12 @@ class Reporter(Watcher):
 
     def __init__(self, track: Track) -> None:
         self._track = track
-        self._stage = Stage.CAPTION
-        self._deadline = time.monotonic() + django_settings.CONFIG.deadline
+        self._stage, self._since = Stage.CAPTION, time.monotonic()
+        self._deadline = self._since + django_settings.CONFIG.deadline
         self._said = 0.0
 
     def begin(self, stage: str) -> None:
-        self._stage = Stage(stage)
-        self.say(self._stage)
+        self.say(Stage(stage))
 
     def captioned(self, caption: Caption) -> None:
         self.say(self._stage, caption=caption.model_dump(mode="json"))
@@ -198,15 +197,19 @@ class Reporter(Watcher):
         if time.monotonic() - self._said > SAY_EVERY_S:
             self.say(Stage.PLAY, share)
 
-    def look(self, states: dict[str, str]) -> None:
-        """What each task of a pipeline is at."""
+    def look(self, states: dict[str, str], description: MusicDescription | None) -> None:
+        """What each task of a pipeline is at, and the description as soon as there is one."""
         is_described = states.get("rework-caption") in ("done", "cached")
         done = sum(state in ("done", "cached") for state in states.values())
-        self.say(Stage.PLAY if is_described else Stage.DESCRIBE, 0.2 if is_described else done / 3)
+        found = {"description": description.model_dump(mode="json")} if description else {}
+        self.say(Stage.PLAY if is_described else Stage.DESCRIBE, 0.2 if is_described else done / 3, **found)
 
     def say(self, stage: Stage, share: float = 0.0, **found: Any) -> None:
         """How far a stage is, from 0 to 1. Raises `LostError`, `StoppedError`, `LateError`."""
         self._said = time.monotonic()
+        if stage != self._stage:
+            tallies.count(tallies.STAGE, self._stage, self._said - self._since)
+            self._stage, self._since = stage, self._said
         percents = [*BEGINS.values(), 100]
         first, last = percents[list(BEGINS).index(stage) :][:2]
         if not jobs.progress(self._track, stage, round(first + share * (last - first)), **found):

@@ -84,6 +84,15 @@ REASONS = (
     ("", gettext_noop("This song cannot be made as it was asked for. Change what you ask for and try again.")),
 )
 """Why a song could not be made, as its row has it → what a visitor is told."""
+PROBLEMS = {
+    "throttled": gettext_noop("That was a lot of songs for one hour. Please come back a little later."),
+    "busy": gettext_noop("Many songs are being made just now. Please try again in a moment."),
+    "unavailable": gettext_noop("A part of the service does not answer. Please try again in a minute."),
+    "idempotency-key-reused": gettext_noop("This was sent already. Look among your tracks."),
+    "not-found": gettext_noop("It may have been deleted, or it is not yours."),
+    "parse-error": gettext_noop("The request cannot be used."),
+}
+"""Kind of a `web.tracks.problems.Refusal`, where that says all → what a visitor is told."""
 FIELDS = {
     "seconds": gettext_noop("Length"), "seed": gettext_noop("Seed"), "genre": gettext_noop("Genre"),
     "musician": gettext_noop("Musician"), "description": gettext_noop("Description"), "bpm": gettext_noop("Tempo"),
@@ -106,6 +115,11 @@ STEP, HEIGHT, STROKE = 7.5, 100, 3
 def why_refused(error: str) -> str:
     """Why a picture is not taken, in the visitor's language."""
     return _(next(said for sign, said in REFUSALS if sign in error))
+
+
+def problem(kind: str) -> str:
+    """What is wrong, for kinds of which that is all; else empty."""
+    return _(PROBLEMS[kind]) if kind in PROBLEMS else ""
 
 
 def field_problem(field: str, said: str) -> str:

@@ -17,9 +17,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from melodify_lib import Composer
+from melodify_lib import GENRES, Caption, Composer
 from melodify_lib.samples import sample_picture
 
+SCENE = "A street corner in the late afternoon, people passing by."
 MELODIFY = Path(sys.executable).with_name("melodify")
 
 
@@ -33,9 +34,20 @@ def main() -> None:
         process, memory = zip(*(_process(compose) for _ in range(rounds)), strict=True)
         helps, _ = zip(*(_process([MELODIFY, "--help"]) for _ in range(rounds)), strict=True)
         imports, _ = zip(*(_process([sys.executable, "-c", "import melodify_lib"]) for _ in range(rounds)), strict=True)
+        description = Path(folder) / "description.json"
+        described = [Composer().describer.describe(Caption.from_text(SCENE), genre).description for genre in GENRES]
+        description.write_text(described[0].to_json(), encoding="utf-8")
+        play = [MELODIFY, "play", description, "--seconds", "30", "--out", folder]
+        _, playing = zip(*(_process(play) for _ in range(rounds)), strict=True)
     composer = Composer()
     composer.compose(picture, seconds=30)
     warm = [_seconds(lambda seed=seed: composer.compose(picture, seconds=30, seed=seed)) for seed in range(rounds)]
+    arranger = composer.musician
+    played = {
+        one.genre: statistics.median(_seconds(lambda one=one: arranger.play(one, 30, 1)) for _ in range(rounds))
+        for one in described
+    }
+    slowest = max(played, key=lambda genre: played[genre])
     print(f"{processor()}, {os.cpu_count()} processors, Python {platform.python_version()}; median of {rounds}\n")
     print("| what | measured | bar |\n| --- | --- | --- |")
     for what, values, bar in [
@@ -45,6 +57,12 @@ def main() -> None:
         ("`import melodify_lib`", imports, "0.5 s"),
     ]:
         print(f"| {what} | {statistics.median(values):.2f} s ({min(values):.2f}–{max(values):.2f}) | {bar} |")
+    each = sorted(played.values())
+    print(
+        f"| the arranger alone, 30 s, warm, over {len(each)} genres | {statistics.median(each):.2f} s "
+        f"({each[0]:.2f}–{each[-1]:.2f}, {slowest}) | 1 s |"
+    )
+    print(f"| peak memory of `melodify play` | {max(playing):.0f} MB | 500 MB |")
     print(f"| peak memory of `melodify compose` | {max(memory):.0f} MB | 1000 MB |")
 
 

@@ -1,0 +1,30 @@
+# Roles on the project: only for what has no resource that could carry the role.
+locals {
+  project_roles = {
+    # Cloud Run writes what is printed by itself; this is for what is logged through the API by the platform's agents
+    # in the name of a custom account, as Vertex AI and Cloud Build do.
+    "pipeline roles/logging.logWriter" = {}
+    "serving roles/logging.logWriter"  = {}
+    "build roles/logging.logWriter"    = {} # a build that acts as an account of ours is refused without
+    "nightly roles/logging.logWriter"  = {}
+
+    # Predictions (Gemini, the endpoint, Lyria), and what Vertex AI asks of an account that jobs act as. Its resources
+    # have no policies of their own for this, so it is the project's.
+    "pipeline roles/aiplatform.user" = {}
+    # melodify_lib/cloud/endpoints.py: register, deploy a canary, predict, shift, roll back.
+    "build roles/aiplatform.user" = {}
+    # The same and more: tuning and pipeline jobs, and resources.py, which lists and deletes what has expired.
+    "nightly roles/aiplatform.user" = {}
+  }
+
+  # pipelines/vertex.py submits and watches the jobs of visitors; only where jobs make their songs.
+  web_project_roles = var.web_profile == "gcp" ? { "web roles/aiplatform.user" = {} } : {}
+}
+
+resource "google_project_iam_member" "this" {
+  for_each = merge(local.project_roles, local.web_project_roles)
+
+  project = var.project
+  role    = split(" ", each.key)[1]
+  member  = google_service_account.this[split(" ", each.key)[0]].member
+}

@@ -8,8 +8,9 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+AUDIT  := .venv-audit
 
-.PHONY: help run test lab web lint bench bench-musicgen bench-web dataset cloud-local notebooks-cloud constraints clean
+.PHONY: help run test lab web lint audit licences sbom docs bench bench-musicgen bench-web dataset cloud-local notebooks-cloud constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -32,6 +33,22 @@ lint: $(READY) ## ruff, mypy, and no outputs in notebooks
 	@$(BIN)/mypy
 	@$(BIN)/nbstripout --verify notebooks/*.ipynb
 	@echo "lint: clean"
+
+audit: $(READY) $(AUDIT)/.ready licences sbom ## what a reviewer asks: infra/ by policy, secrets, licences, a list of all parts
+	@LOG_LEVEL=ERROR $(AUDIT)/bin/checkov --directory infra --framework terraform --skip-download --quiet --compact
+	@$(BIN)/python .ci/secrets.py
+	@echo "audit: clean"
+
+licences: $(READY) $(AUDIT)/.ready ## what is installed under which licence (.ci/licences.yaml is the policy)
+	@$(AUDIT)/bin/pip-licenses --python=$(BIN)/python --with-system --from=mixed --format=json | $(BIN)/python .ci/licences.py
+
+sbom: $(READY) $(AUDIT)/.ready ## all that is installed, as CycloneDX: runs/sbom.json
+	@mkdir -p runs
+	@$(AUDIT)/bin/cyclonedx-py environment $(VENV) --output-reproducible --of JSON -o runs/sbom.json
+	@echo "sbom: runs/sbom.json"
+
+docs: $(READY) ## the documentation as a site: site/index.html (ARGS=serve to see it change)
+	@$(BIN)/mkdocs $(or $(ARGS),build --strict --quiet)
 
 bench: $(READY) ## the figures in the README: compose, the describer, twenty genres measured
 	@$(BIN)/python bench/compose.py
@@ -67,14 +84,14 @@ CLOUD := -p teacher=openai -p rate=6000 -p budget=25
 constraints: ## resolve versions that fit pyproject.toml anew into constraints.txt (TORCH=2.13.0)
 	@set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
 	$(PYTHON) -m venv "$$folder"; \
-	"$$folder/bin/pip" install torch==$(TORCH) '.[notebooks,pipelines,cloud,musicgen,serving,web,bench,dev]'; \
+	"$$folder/bin/pip" install torch==$(TORCH) '.[notebooks,pipelines,cloud,musicgen,serving,web,bench,docs,dev]'; \
 	{ echo "# Exact versions that CI passed on; made by 'make constraints'."; \
 	  "$$folder/bin/pip" freeze --exclude melodify | sed -E 's/\+cpu$$//'; } > constraints.txt.new; \
 	mv constraints.txt.new constraints.txt
 TORCH ?= 2.13.0
 
 clean: ## remove the environment and caches; songs in runs/ stay
-	@rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis dist
+	@rm -rf $(VENV) $(AUDIT) site .mypy_cache .pytest_cache .ruff_cache .hypothesis dist
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Kept out of sight of `make help`: set-up, done again only when what it installs has changed.
@@ -82,6 +99,11 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and f"Melodify needs Python 3.11; $(PYTHON) is {sys.version.split()[0]}. Install it, or say make PYTHON=/path/to/python3.11")'
 	@echo "Setting up $(VENV) (once; 2.3 GB, some minutes) …"
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install --constraint constraints.txt --editable '.[notebooks,pipelines,cloud,musicgen,serving,web,dev]'
+	@$(BIN)/pip install --constraint constraints.txt --editable '.[notebooks,pipelines,cloud,musicgen,serving,web,docs,dev]'
 	@$(BIN)/python -m compileall -q melodify_lib pipelines serving web
+	@touch $@
+
+$(AUDIT)/.ready: .ci/audit.txt
+	@$(PYTHON) -m venv $(AUDIT)
+	@$(AUDIT)/bin/pip install --quiet --requirement .ci/audit.txt
 	@touch $@

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
-from melodify_lib import stages
+from melodify_lib import stages, weights
 from melodify_lib.errors import MelodifyError
 from melodify_lib.settings import Settings
 
@@ -53,6 +53,7 @@ def _here(settings: Settings) -> list[Finding]:
         ),
         Finding(True, "profile", settings.profile),
         *(_stage(name, build, settings) for name, build in _BUILDERS.items()),
+        _weights(),
         Finding(True, "torch", _torch()),
         *([] if settings.store.startswith("gs://") else [_store(Path(settings.store))]),
         *(_extra(name, modules) for name, modules in _EXTRAS.items()),
@@ -82,6 +83,13 @@ def _stage(name: str, build: Build, settings: Settings) -> Finding:
         return Finding(True, name, look())  # a model may take its time to load
     except MelodifyError as error:
         return Finding(False, name, str(error))
+
+
+def _weights() -> Finding:
+    try:
+        return Finding(True, "weights", weights.check())
+    except MelodifyError as error:
+        return Finding(False, "weights", str(error))
 
 
 def _torch() -> str:

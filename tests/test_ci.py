@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-TARGETS = ["test", "lint", "run", "notebooks-cloud"]
+TARGETS = ["test", "lint", "audit", "docs", "run", "notebooks-cloud"]
 DEBIANS = "/usr/lib/postgresql"
 POSTGRES = "../postgresql/15/bin/initdb"  # beside the path
 

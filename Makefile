@@ -48,7 +48,7 @@ sbom: $(READY) $(AUDIT)/.ready ## all that is installed, as CycloneDX: runs/sbom
 	@echo "sbom: runs/sbom.json"
 
 docs: $(READY) ## the documentation as a site: site/index.html (ARGS=serve to see it change)
-	@$(BIN)/mkdocs $(or $(ARGS),build --strict --quiet)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs $(or $(ARGS),build --strict) # not --quiet: then nothing is strict
 
 bench: $(READY) ## the figures in the README: compose, the describer, twenty genres measured
 	@$(BIN)/python bench/compose.py

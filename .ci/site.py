@@ -74,7 +74,7 @@ def _is_page(target: str) -> bool:
 
 
 def _source_page(target: str) -> str:
-    return f"source/{target}.md"
+    return f"source/{target.replace('.', '_') if target[0] == '.' else target}.md"  # mkdocs passes over dots
 
 
 def _source(path: Path) -> str:

@@ -40,7 +40,7 @@ def test_the_program_in_the_web_applications_documentation_gets_its_song(tmp_pat
     assert int(said.stdout) > 50_000
 
 
-@pytest.mark.parametrize("target", ["run", "test", "help", "lab", "web", "lint", "bench", "clean"])
+@pytest.mark.parametrize("target", ["run", "test", "help", "lab", "web", "lint", "audit", "docs", "bench", "clean"])
 def test_targets_that_the_readme_and_the_issue_name_exist(target: str) -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     assert re.search(rf"^{target}:.*## ", makefile, re.MULTILINE)

@@ -1,0 +1,167 @@
+"""What the documentation shows is done here as it stands there."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from melodify_lib.image import open_image
+from melodify_lib.samples import sample_picture
+
+BLOCK = re.compile(r'^```(\w+) title="([^"]+)"\n(.*?)^```', re.DOTALL | re.MULTILINE)
+EXTEND = (ROOT / "docs/extend.md").read_text("utf-8")
+
+
+def test_genre_captioner_musician_and_teacher_are_added_as_the_page_says(tmp_path: Path) -> None:
+    without = shutil.ignore_patterns("__pycache__", "output")
+    for folder in ("melodify_lib", "data/generate_jsonl"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=without)
+    open_image(sample_picture("coffee")).save(tmp_path / "photo.jpg")
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "melodify").write_text(
+        f'#!/bin/sh\nexec "{sys.executable}" -c "from melodify_lib.cli import main; main()" "$@"\n'
+    )
+    (programs / "melodify").chmod(0o755)
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "PATH": f"{programs}:{os.environ['PATH']}"}
+    said = ""
+    for language, title, code in BLOCK.findall(EXTEND):
+        if language == "python":
+            (tmp_path / title).write_text(code, encoding="utf-8")
+            continue
+        if "TEACHERS" in title:  # which needs the other genres' scenes alone
+            shutil.copy(ROOT / "melodify_lib/genres.txt", tmp_path / "melodify_lib/genres.txt")
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", code],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, f"{title}: {done.stderr[-2000:]}"
+        said += done.stdout
+    assert json.loads((tmp_path / "tango/card.json").read_text("utf-8"))["description"]["genre"] == "tango"
+    assert '"source":"average"' in said.replace(" ", "")
+    card = json.loads((tmp_path / "droned/card.json").read_text("utf-8"))
+    assert card["musician"]["name"] == "drone" and abs(card["measured"]["duration_s"] - 8) < 0.5
+    lines = (tmp_path / "casual/train.jsonl").read_text("utf-8").splitlines()
+    captions = [json.loads(line)["contents"][0]["parts"][0]["text"] for line in lines]
+    assert captions and all(one == one.lower() and one[-1] != "." for one in captions)
+
+
+@pytest.mark.parametrize("title", [title for language, title, _ in BLOCK.findall(EXTEND) if language == "python"])
+def test_the_modules_of_the_page_are_as_clean_as_ours(title: str) -> None:
+    (code,) = [code for _, name, code in BLOCK.findall(EXTEND) if name == title]
+    ruff = shutil.which("ruff", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    assert ruff is not None
+    for command in (["check"], ["format", "--check"]):
+        checked = subprocess.run(
+            [ruff, *command, "--stdin-filename", title, "-"],
+            input=code,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_costs_are_what_the_command_prints() -> None:
+    page = (ROOT / "docs/costs.md").read_text("utf-8")
+    shown = re.search(r"<!-- costs -->\n(.*?)\n<!-- /costs -->", page, re.DOTALL)
+    assert shown is not None
+    (command,) = re.findall(r"```sh\npython (.*?)\n```", page)
+    said = subprocess.run([sys.executable, *command.split()], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == shown[1].strip(), "python bench/costs.py, and put it between the marks"
+
+
+def test_costs_follow_the_formula_and_ones_own_prices(tmp_path: Path) -> None:
+    sys.path.insert(0, str(ROOT / "bench"))
+    try:
+        import costs
+    finally:
+        sys.path.remove(str(ROOT / "bench"))
+    rate = costs.Rate("somebody", audio=30, source="")  # 30 s of audio a minute and processor
+    assert costs.dollars_a_song(3.60, 4, rate, 20) == pytest.approx(3.60 / 3600 * 10)  # 10 s of the machine
+    table = {"machines": {"n2-standard-4": 36.0, "g2-standard-4": 72.0}}
+    assert "| n2-standard-4 | 36.000 |" in "\n".join(costs.by_machine(table, 30))
+    assert "g2" not in "\n".join(costs.by_machine(table, 30))
+
+
+def test_rates_are_those_that_the_readmes_print() -> None:
+    readme, serving = (ROOT / "README.md").read_text("utf-8"), (ROOT / "serving/README.md").read_text("utf-8")
+    assert "| `compose(…, seconds=30)`, warm | 2.60 s" in readme
+    assert re.search(r"^\| 1 \| 14\.4 \|", serving, re.MULTILINE)
+    assert re.search(r"^\| 16 \| 38\.6 \|", serving, re.MULTILINE)
+
+
+OPERATIONS = (ROOT / "docs/operations.md").read_text("utf-8")
+LEVELS = {"info": "INFO", "warning": "WARNING", "error": "ERROR", "exception": "ERROR", "critical": "CRITICAL"}
+
+
+def logged() -> list[tuple[str, str]]:
+    """(message, severity) of what the sources log."""
+    sources = [path for name in ("melodify_lib", "pipelines", "serving", "web") for path in (ROOT / name).rglob("*.py")]
+    found = []
+    for path in sources:
+        for level, text in re.findall(r'log\.(\w+)\(\s*"((?:[^"\\]|\\.)*)"', path.read_text("utf-8")):
+            found.append((re.sub(r"%\w", "…", text), LEVELS.get(level, "")))
+    return found
+
+
+def test_every_line_on_the_page_is_one_that_is_logged_so() -> None:
+    table = re.search(r"<!-- lines -->\n(.*?)\n<!-- /lines -->", OPERATIONS, re.DOTALL)
+    assert table is not None
+    for row in table[1].splitlines()[2:]:
+        line, severity = (cell.strip() for cell in row.split("|")[1:3])
+        text = re.findall(r"`(.*?)`", line)[0].strip("… :")
+        severities = {level for message, level in logged() if message.strip("… :").startswith(text)}
+        assert set(severity.split(" or ")) <= severities, f"{text}: {severities}"
+
+
+def test_every_error_and_worse_is_on_the_page() -> None:
+    shown = [
+        text.strip("… :") for line in re.findall(r"(?m)^\| (`.*?) \|", OPERATIONS) for text in line.split("`")[1::2]
+    ]
+    for message, severity in logged():
+        if severity in ("ERROR", "CRITICAL") and message != "…":  # a command's own sentence
+            assert any(message.strip("… :").startswith(line) for line in shown), f"{message!r} is not explained"
+
+
+def test_the_line_of_json_on_the_page_is_what_is_written() -> None:
+    (shown,) = re.findall(r"```json\n(.*?)```", OPERATIONS, re.DOTALL)
+    code = (
+        "import logging; from melodify_lib import logs; from melodify_lib.settings import Settings\n"
+        "logs.configure(Settings(project='my-project-123'), as_json=True); id = '0123456789abcdef' * 2\n"
+        "with logs.tracing(id):\n"
+        "    logging.getLogger('melodify_lib.web').warning("
+        "'its worker was lost, attempt %d', 1, extra={'labels': {'track': id}})\n"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    line = json.loads(said.stderr)
+    del line["time"]
+    assert line == json.loads(shown)
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda path: path.name)
+def test_what_a_page_names_is_there(page: Path) -> None:
+    """make targets, commands of melodify, and settings."""
+    text = page.read_text("utf-8")
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    for target in set(re.findall(r"`make ([a-z-]+)", text)) | set(re.findall(r"(?m)^make ([a-z-]+)", text)):
+        assert re.search(rf"^{target}:.*## ", makefile, re.MULTILINE), f"make {target}"
+    from melodify_lib.settings import Settings
+    from web.config import Config
+
+    known = {f"MELODIFY_{name.upper()}" for name in Settings.model_fields}
+    known |= {f"WEB_{name.upper()}" for name in Config.model_fields} | {"WEB_SCREENSHOTS", "MELODIFY_", "WEB_"}
+    assert set(re.findall(r"\b(?:MELODIFY|WEB)_[A-Z_]*", text)) <= known

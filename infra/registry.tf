@@ -24,7 +24,7 @@ resource "google_artifact_registry_repository" "images" {
     action = "KEEP"
     condition {
       tag_state    = "TAGGED"
-      tag_prefixes = ["v"]
+      tag_prefixes = ["v", "live"] # the last release has the tag live
     }
   }
 

@@ -26,8 +26,7 @@ resource "google_storage_bucket_iam_member" "results" {
 # Images and templates. Vertex AI and Cloud Run pull images by agents of their own, so nobody else needs to read.
 resource "google_artifact_registry_repository_iam_member" "images" {
   for_each = {
-    build   = "roles/artifactregistry.writer" # pushes, and reads the cache
-    nightly = "roles/artifactregistry.reader" # its build's steps run in the image
+    build = "roles/artifactregistry.writer" # pushes, and reads the cache; Cloud Run asks that who deploys can read
   }
 
   repository = google_artifact_registry_repository.images.name

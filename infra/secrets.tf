@@ -27,7 +27,7 @@ locals {
 resource "google_secret_manager_secret" "this" {
   for_each = local.secrets
 
-  secret_id   = "melodify-${each.key}"
+  secret_id   = each.key
   annotations = { is = each.value.is }
 
   replication {

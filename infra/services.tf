@@ -5,6 +5,7 @@ resource "google_project_service" "this" {
     "artifactregistry.googleapis.com",     # images, pipeline templates
     "billingbudgets.googleapis.com",       # budget.tf
     "cloudbuild.googleapis.com",           # builds
+    "cloudscheduler.googleapis.com",       # builds.tf
     "cloudquotas.googleapis.com",          # melodify doctor shows quotas
     "cloudresourcemanager.googleapis.com", # melodify doctor asks what is granted
     "compute.googleapis.com",              # network.tf
@@ -12,6 +13,7 @@ resource "google_project_service" "this" {
     "iamcredentials.googleapis.com",       # links are signed without a key
     "logging.googleapis.com",              # logs
     "monitoring.googleapis.com",           # alerts.tf
+    "pubsub.googleapis.com",               # builds.tf
     "run.googleapis.com",                  # web.tf
     "secretmanager.googleapis.com",        # secrets.tf
     "servicenetworking.googleapis.com",    # the database's private address

@@ -113,6 +113,28 @@ variable "github_repository" {
   }
 }
 
+variable "build_repository" {
+  description = "Cloud Build's name of the connected repository, projects/…/locations/…/connections/…/repositories/…; no triggers if empty."
+  type        = string
+  default     = ""
+
+  validation {
+    condition     = can(regex("^(projects/[^/]+/locations/[^/]+/connections/[^/]+/repositories/[^/]+)?$", var.build_repository))
+    error_message = "Its full name: gcloud builds repositories list --connection=… --region=…"
+  }
+}
+
+variable "nightly_budget" {
+  description = "US dollars that the nightly run may spend on its teacher, and on tuning, each; 0: it does not run."
+  type        = number
+  default     = 0
+
+  validation {
+    condition     = var.nightly_budget >= 0 && var.nightly_budget <= 500
+    error_message = "0 to 500 dollars a night."
+  }
+}
+
 variable "alert_email" {
   description = "Who is told of errors and of the budget."
   type        = string

@@ -40,8 +40,7 @@ FEWEST_PICTURES = 60
 STEPS_RIGHT = 0.90
 STEPS = 4
 OTHER_SEEDS = 4
-HEARD_APART = 8
-"""Pictures whose music is also played with other seeds, to learn what chance alone does."""
+"""With which the music of a picture that is changed is played, too, to learn what chance alone does."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -213,8 +212,7 @@ def evaluate(
         raise InputError(f"to shuffle pairs takes 3 pictures at least, and to say much 60; got {len(pictures)}")
     names, images = list(pictures), list(pictures.values())
     chosen = [names[row] for row in np.unique(np.linspace(0, len(names) - 1, min(changed, len(names))).astype(int))]
-    apart = min(HEARD_APART, len(names))
-    total = len(names) + apart * OTHER_SEEDS + len(chosen) * len(CHANGES) * STEPS * 2
+    total = len(names) + len(chosen) * (OTHER_SEEDS + len(CHANGES) * STEPS * 2)
     ear = _Ear(musician, seconds, total, on_progress)
 
     captions = [captioner.caption(image) for image in images]
@@ -226,12 +224,12 @@ def evaluate(
 
     said = np.array([[caption.valence or 0.0, caption.arousal or 0.0] for caption in captions])
     read = {"the captioner": said, "Valdez & Mehrabian": affect.of_pictures(images)}
-    rows = np.unique(np.linspace(0, len(names) - 1, apart).astype(int))
     others = [
-        scale.place([ear.listen(descriptions[row], seed + more) for more in range(1 + OTHER_SEEDS)]) / unit
-        for row in rows
+        scale.place([ear.listen(descriptions[names.index(name)], seed + more) for more in range(1 + OTHER_SEEDS)])
+        / unit
+        for name in chosen
     ]
-    stays = np.sqrt(np.mean([one.var(axis=0, ddof=1) for one in others], axis=0))
+    stays = np.sqrt(np.mean([one.var(axis=0, ddof=1) for one in others], axis=0)) if others else np.zeros(2)
 
     steps: dict[str, list[Step]] = {"free": [], "held": []}
     for name in chosen:

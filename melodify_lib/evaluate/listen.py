@@ -236,9 +236,11 @@ class Sound:
     @cached_property
     def _constant_q(self) -> Floats:
         """Magnitudes ``[seven octaves from C1, in thirds of a semitone, frames]``."""
-        magnitudes: Floats = np.abs(
-            self._librosa.cqt(self.mono, sr=RATE, bins_per_octave=_BINS, n_bins=7 * _BINS, tuning=None)
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of silence it says that it has no tuning, of a click that it is short
+            magnitudes: Floats = np.abs(
+                self._librosa.cqt(self.mono, sr=RATE, bins_per_octave=_BINS, n_bins=7 * _BINS, tuning=None)
+            )
         return magnitudes
 
     @cached_property

@@ -148,16 +148,13 @@ class Evaluation:
         return sum(good) / len(good) if good else float("nan")
 
     def bars(self) -> list[Bar]:
-        """The bars of this evaluation. p-values are held to theirs on `FEWEST_PICTURES` or more, and else fail."""
-        enough = len(self.names) >= FEWEST_PICTURES
+        """The bars of this evaluation; p is not held to be reached on fewer than `FEWEST_PICTURES`."""
+        count = len(self.names)
+        few = "" if count >= FEWEST_PICTURES else f"at least {FEWEST_PICTURES} pictures; there were {count}"
         return [
-            *(
-                Bar(f"p against {name}" if enough else f"p against {name} (on too few pictures)",
-                    one.p if enough else 1.0, LARGEST_P, less_is_better=True)
-                for name, one in self.comparisons.items()
-            ),
-            *(Bar(f"steps right, genre {name}", self.share(name), STEPS_RIGHT) for name in self.steps),
-        ]  # fmt: skip
+            *(Bar(f"p against {who}", one.p, LARGEST_P, True, few) for who, one in self.comparisons.items()),
+            *(Bar(f"steps right, genre {genre}", self.share(genre), STEPS_RIGHT) for genre in self.steps),
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         """All of it but the single shuffles, as JSON types."""

@@ -171,7 +171,9 @@ def evaluate(
         played.append(Played(description, seed + number, seconds, track.card.measured, sound.measures, sound.features))
         if on_progress is not None:
             on_progress(number + 1, len(descriptions))
-    first: dict[str, MusicDescription] = {one.description.genre: one.description for one in reversed(played)}
+    first: dict[str, MusicDescription] = {}
+    for one in descriptions:
+        first.setdefault(one.genre, one)
     return Evaluation(
         musician=f"{musician.version.name} {musician.version.version}",
         played=played,

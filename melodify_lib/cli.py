@@ -969,7 +969,7 @@ def _print_alignment(evaluation: alignment.Evaluation) -> None:
     out.print(table)
     typer.echo(f"{len(evaluation.names)} pictures; distances in standard deviations of the set.")
     table = Table(box=None, pad_edge=False)
-    columns = ("change", "genre", "right or stayed", "never back at all", "captioner right", "whole way, SD")
+    columns = ("change", "genre", "right or stayed", "never back at all", "captions", "descriptions", "whole way, SD")
     for name in columns:
         table.add_column(name, justify="left" if name in columns[:2] else "right", no_wrap=True)
     figures_of = evaluation.to_dict()["steps"]
@@ -977,7 +977,7 @@ def _print_alignment(evaluation: alignment.Evaluation) -> None:
         for change, shares in changes.items():
             table.add_row(change, genre, *(f"{value:.2f}" for value in shares.values()))
         good = (evaluation.share(genre), evaluation.share(genre, strictly=True))
-        table.add_row("all", genre, *(f"{share:.2f}" for share in good), "", "")
+        table.add_row("all", genre, *(f"{share:.2f}" for share in good), "", "", "")
     out.print(table)
     stays = ", ".join(f"{axis} {value:.2f}" for axis, value in evaluation.stays.items())
     typer.echo(f"What another seed alone moves, and so counts as staying, in standard deviations: {stays}.")

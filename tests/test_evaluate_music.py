@@ -340,7 +340,15 @@ def test_music_that_follows_its_picture_is_found_and_music_that_ignores_it_is_no
 
 
 def test_a_step_back_is_one_and_a_little_one_stays() -> None:
-    step = {"picture": "a", "change": "warm", "step": 1, "caption": 0.1, "same_genre": True, "stays": 0.3}
+    step = {
+        "picture": "a",
+        "change": "warm",
+        "step": 1,
+        "caption": 0.1,
+        "description": 0.1,
+        "same_genre": True,
+        "stays": 0.3,
+    }
     back, little, ahead = (alignment.Step(**step, audio=audio) for audio in (-0.5, -0.2, 0.4))  # type: ignore[arg-type]
     assert [one.right for one in (back, little, ahead)] == [False, True, True]
     assert [one.strictly_right for one in (back, little, ahead)] == [False, False, True]
@@ -397,7 +405,7 @@ def test_without_librosa_the_command_says_what_to_install(monkeypatch: pytest.Mo
 
 def test_what_is_written_can_be_looked_at(tmp_path: Path) -> None:
     steps = [
-        alignment.Step(picture, change.name, step, 0.1, 0.2, True, 0.3)
+        alignment.Step(picture, change.name, step, 0.1, 0.1, 0.2, True, 0.3)
         for picture in ("a", "b") for change in pictures.CHANGES for step in range(1, 5)
     ]  # fmt: skip
     music = [describe()] * 10

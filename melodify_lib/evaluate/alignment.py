@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from melodify_lib import moods
 from melodify_lib.errors import InputError
 from melodify_lib.evaluate import affect
 from melodify_lib.evaluate.bars import Bar
@@ -102,15 +103,17 @@ def compare(picture: Floats, audio: Floats, *, permutations: int = 10_000, seed:
 
 @dataclass(frozen=True)
 class Step:
-    """One step of a change: how far caption and audio went the right way, the audio in standard deviations.
+    """One step of a change: how far caption, description and audio went the right way.
 
-    `same_genre` when the description kept its genre; `stays` is what counts as no move.
+    The caption's and the description's moods in units of the circumplex, the audio in standard deviations.
+    `same_genre` when the description kept its genre; `stays` is what counts as no move of the audio.
     """
 
     picture: str
     change: str
     step: int
     caption: float
+    description: float
     audio: float
     same_genre: bool
     stays: float
@@ -169,7 +172,8 @@ class Evaluation:
                     change.name: {
                         "right or stayed": _figure(self.share(genre, change.name)),
                         "strictly": _figure(self.share(genre, change.name, strictly=True)),
-                        "by the captioner": _figure(_share_of_captions(steps, change.name)),
+                        "captions": _figure(_never_back(steps, change.name, "caption")),
+                        "descriptions": _figure(_never_back(steps, change.name, "description")),
                         "whole way, SD": _figure(_whole_way(steps, change.name)),
                     }
                     for change in CHANGES
@@ -289,12 +293,14 @@ def _steps(
 ) -> list[Step]:
     axis = AXES.index(change.axis)
     said = [getattr(caption, change.axis) or 0.0 for caption in captions]
+    meant = [moods.affect(one.moods)[axis] for one in music]
     return [
         Step(
             name,
             change.name,
             step,
             caption=change.sign * (said[step] - said[step - 1]),
+            description=change.sign * (meant[step] - meant[step - 1]),
             audio=float(change.sign * (places[step, axis] - places[step - 1, axis])),
             same_genre=music[step].genre == music[step - 1].genre,
             stays=float(stays[axis]),
@@ -303,8 +309,8 @@ def _steps(
     ]
 
 
-def _share_of_captions(steps: Sequence[Step], change: str) -> float:
-    good = [one.caption >= 0 for one in steps if one.change == change]
+def _never_back(steps: Sequence[Step], change: str, what: str) -> float:
+    good = [getattr(one, what) >= 0 for one in steps if one.change == change]
     return sum(good) / len(good) if good else float("nan")
 
 

@@ -21,6 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from melodify_lib.errors import (
+    ImageError,
     InputError,
     MelodifyError,
     MissingDependencyError,
@@ -31,6 +32,8 @@ from melodify_lib.errors import (
 from melodify_lib.genres import GENRES
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from melodify_lib.dataset import Statistics
     from melodify_lib.evaluate import alignment, tracks
     from melodify_lib.evaluate.bars import Bar
@@ -556,9 +559,15 @@ def evaluate_alignment(
     from melodify_lib.image import open_image
     from melodify_lib.settings import Settings
 
+    def opened(path: Path) -> Image:
+        try:
+            return open_image(path)
+        except ImageError as error:
+            raise ImageError(f"{path}: {error}") from error
+
     with _progress("Playing") as on_progress:
         settings = Settings.load(musician=musician)
-        images = {str(path): open_image(path) for path in pictures} if pictures else default_pictures(seed=seed)
+        images = default_pictures(seed=seed) if not pictures else {str(path): opened(path) for path in pictures}
         evaluation = of_alignment.evaluate(
             stages.captioner(settings),
             stages.describer(settings),
@@ -925,18 +934,17 @@ def _print_evaluation(evaluation: Evaluation, metrics: dict[str, str]) -> None:
 
 
 def _print_tracks(evaluation: tracks.Evaluation) -> None:
-    from melodify_lib.evaluate.tracks import PROMISES
-
+    rest = {"loudness": "LUFS", "peak": "peak", "silence": "silence", "duration": "length"}
     table = Table(box=None, pad_edge=False)
-    for name in ("genre", "tracks", "pulse", *PROMISES):
+    for name in ("genre", "pulse", "tempo", "card", "key", "card", *rest.values()):
         table.add_column(name, justify="left" if name == "genre" else "right", no_wrap=True)
     for genre in (*evaluation.genres, None):
         heard, card = evaluation.shares("heard", genre), evaluation.shares("card", genre)
         count = sum(genre in (None, one.description.genre) for one in evaluation.played)
-        cells = [f"{_share(heard[name])} ({_share(card[name])})" for name in PROMISES]
-        table.add_row(genre or "all", str(count), str(evaluation.pulses(genre)), *cells)
+        shares = [heard["tempo"], card["tempo"], heard["key"], card["key"], *(heard[name] for name in rest)]
+        table.add_row(genre or "all", f"{evaluation.pulses(genre)} of {count}", *map(_share, shares))
     out.print(table)
-    typer.echo("Shares of tracks as heard (as their cards say); of the tempo, of tracks with a pulse.")
+    typer.echo("Shares of tracks as heard, and by their cards; of the tempo, of tracks with a pulse.")
     if evaluation.told_apart is not None:
         apart = evaluation.told_apart
         hardest = sorted(apart.genres, key=apart.recall)[:5]
@@ -960,16 +968,16 @@ def _print_tracks(evaluation: tracks.Evaluation) -> None:
 
 def _print_alignment(evaluation: alignment.Evaluation) -> None:
     table = Table(box=None, pad_edge=False)
-    for name in ("audio against", "distance", "shuffled", "p", "Cohen's d", "r valence (p)", "r arousal (p)"):
+    for name in ("audio against", "distance", "shuffled", "p", "Cohen's d", "r valence", "r arousal"):
         table.add_column(name, justify="left" if name == "audio against" else "right", no_wrap=True)
     for who, one in evaluation.comparisons.items():
-        correlations = [f"{r:+.2f} ({p:.4f})" for r, p in zip(one.r, one.r_p, strict=True)]
+        correlations = [f"{r:+.2f}" for r in one.r]
         figures = (f"{one.distance:.3f}", f"{one.shuffled.mean():.3f}", f"{one.p:.4f}", f"{one.effect:.2f}")
         table.add_row(who, *figures, *correlations)
     out.print(table)
     typer.echo(f"{len(evaluation.names)} pictures; distances in standard deviations of the set.")
     table = Table(box=None, pad_edge=False)
-    columns = ("change", "genre", "right or stayed", "never back at all", "captions", "descriptions", "whole way, SD")
+    columns = ("change", "genre", "right or stayed", "not back", "captions", "descriptions", "way, SD")
     for name in columns:
         table.add_column(name, justify="left" if name in columns[:2] else "right", no_wrap=True)
     figures_of = evaluation.to_dict()["steps"]

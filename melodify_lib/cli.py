@@ -75,7 +75,11 @@ class Export(StrEnum):
 
 Picture = Annotated[Path, typer.Argument(metavar="IMAGE", help="A JPEG, PNG or WebP picture.")]
 Seconds = Annotated[float, typer.Option(help="Length of the track in seconds, 4 to 300.")]
-Seed = Annotated[int, typer.Option(help="The same seed gives the same bytes; another one, another piece.")]
+Seed = Annotated[int, typer.Option(help="Another seed, another piece.")]
+OwnSeed = Annotated[
+    int | None,
+    typer.Option(help="Another seed, another piece; by default that of the picture, or of what else is given."),
+]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for track.wav, track.mid and card.json.")]
 Loop = Annotated[
     bool, typer.Option("--loop", help="Whole bars that join on to their own beginning, instead of an end; arranger.")
@@ -146,7 +150,7 @@ def _logs_json() -> bool:
 def compose(
     image: Picture,
     seconds: Seconds = 20,
-    seed: Seed = 0,
+    seed: OwnSeed = None,
     out_dir: Out = Path("melodify-out"),
     genre: GenreName = None,
     musician: MusicianName = None,
@@ -219,7 +223,7 @@ def describe(
 def play(
     description: Annotated[Path, typer.Argument(metavar="DESCRIPTION.json", help="A description, or - for stdin.")],
     seconds: Seconds = 20,
-    seed: Seed = 0,
+    seed: OwnSeed = None,
     out_dir: Out = Path("melodify-out"),
     musician: MusicianName = None,
     loop: Loop = False,
@@ -230,7 +234,7 @@ def play(
 ) -> None:
     """Play a music description."""
     from melodify_lib import stages
-    from melodify_lib.nouns import MusicDescription
+    from melodify_lib.nouns import MusicDescription, own_seed
     from melodify_lib.settings import Settings
 
     text = sys.stdin.read() if str(description) == "-" else _read_text(description)
@@ -239,8 +243,10 @@ def play(
 
         player = stages.musician(Settings.load(musician=musician))
         extras = stages.extras(player, loop=loop, stems=stems)
+        described = MusicDescription.parse(text)
+        seed = own_seed(described.to_json().encode()) if seed is None else seed
         track = play_best(
-            player, MusicDescription.parse(text), seconds, seed, takes,
+            player, described, seconds, seed, takes,
             lambda share: status(f"{_DOING['play']}, {share:.0%}"), **extras,
         )  # fmt: skip
         track.save(out_dir, [format.value for format in formats or ()])
@@ -695,7 +701,7 @@ def pipeline_compile(
 def pipeline_run(
     image: Picture,
     seconds: Seconds = 20,
-    seed: Seed = 0,
+    seed: OwnSeed = None,
     genre: GenreName = None,
     musician: MusicianName = None,
     describer_model: DescriberModel = None,

@@ -165,3 +165,16 @@ def test_what_a_page_names_is_there(page: Path) -> None:
     known = {f"MELODIFY_{name.upper()}" for name in Settings.model_fields}
     known |= {f"WEB_{name.upper()}" for name in Config.model_fields} | {"WEB_SCREENSHOTS", "MELODIFY_", "WEB_"}
     assert set(re.findall(r"\b(?:MELODIFY|WEB)_[A-Z_]*", text)) <= known
+
+
+def test_the_tour_has_every_notebook() -> None:
+    tour = (ROOT / "docs/notebooks.md").read_text("utf-8")
+    for notebook in (ROOT / "notebooks").glob("*.ipynb"):
+        assert f"](../notebooks/{notebook.name})" in tour
+        assert f"- **{notebook.name[:2]}** " in tour
+
+
+def test_the_site_has_every_page() -> None:
+    nav = (ROOT / "mkdocs.yml").read_text("utf-8").partition("\nnav:\n")[2]
+    for page in (ROOT / "docs").glob("*.md"):
+        assert f": {page.name}\n" in nav, f"{page.name} is not in mkdocs.yml"

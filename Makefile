@@ -85,7 +85,7 @@ CLOUD := -p teacher=openai -p rate=6000 -p budget=25
 constraints: ## resolve versions that fit pyproject.toml anew into constraints.txt (TORCH=2.13.0)
 	@set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
 	$(PYTHON) -m venv "$$folder"; \
-	"$$folder/bin/pip" install torch==$(TORCH) '.[notebooks,pipelines,cloud,musicgen,serving,web,bench,docs,dev]'; \
+	"$$folder/bin/pip" install torch==$(TORCH) '.[notebooks,pipelines,cloud,musicgen,serving,web,evaluate,bench,docs,dev]'; \
 	{ echo "# Exact versions that CI passed on; made by 'make constraints'."; \
 	  "$$folder/bin/pip" freeze --exclude melodify | sed -E 's/\+cpu$$//'; } > constraints.txt.new; \
 	mv constraints.txt.new constraints.txt

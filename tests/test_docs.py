@@ -15,6 +15,8 @@ from conftest import ROOT
 
 from melodify_lib.image import open_image
 from melodify_lib.samples import sample_picture
+from melodify_lib.settings import Settings
+from web.config import Config
 
 BLOCK = re.compile(r'^```(\w+) title="([^"]+)"\n(.*?)^```', re.DOTALL | re.MULTILINE)
 EXTEND = (ROOT / "docs/extend.md").read_text("utf-8")
@@ -152,19 +154,39 @@ def test_the_line_of_json_on_the_page_is_what_is_written() -> None:
     assert line == json.loads(shown)
 
 
-@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda path: path.name)
+def commands() -> set[str]:
+    """What `melodify` can be told: "compose", "dataset build" …"""
+    import typer
+
+    from melodify_lib.cli import app
+
+    return {
+        name if not getattr(command, "commands", {}) else f"{name} {sub}"
+        for name, command in typer.main.get_command(app).commands.items()
+        for sub in (getattr(command, "commands", None) or [""])
+    }
+
+
+@pytest.mark.parametrize(
+    "page",
+    [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "serving/README.md"],
+    ids=lambda path: path.name,
+)
 def test_what_a_page_names_is_there(page: Path) -> None:
     """make targets, commands of melodify, and settings."""
     text = page.read_text("utf-8")
     makefile = (ROOT / "Makefile").read_text("utf-8")
     for target in set(re.findall(r"`make ([a-z-]+)", text)) | set(re.findall(r"(?m)^make ([a-z-]+)", text)):
         assert re.search(rf"^{target}:.*## ", makefile, re.MULTILINE), f"make {target}"
-    from melodify_lib.settings import Settings
-    from web.config import Config
-
     known = {f"MELODIFY_{name.upper()}" for name in Settings.model_fields}
     known |= {f"WEB_{name.upper()}" for name in Config.model_fields} | {"WEB_SCREENSHOTS", "MELODIFY_", "WEB_"}
     assert set(re.findall(r"\b(?:MELODIFY|WEB)_[A-Z_]*", text)) <= known
+    known = commands() | {"failed"}  # a line of the log
+    for words in re.findall(r"(?:`|^|[|&] )melodify ((?:[a-z]+(?: |\b)){1,2})", text, re.MULTILINE):
+        first, _, second = words.strip().partition(" ")
+        assert first in known or f"{first} {second}" in known or (not second and any(first in one for one in known)), (
+            f"melodify {words}"
+        )
 
 
 def test_the_tour_has_every_notebook() -> None:

@@ -9,6 +9,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 AUDIT  := .venv-audit
+# Carries the schema of Google's provider for Terraform, 6.50; it is the last of its kind.
+SCHEMA := cdktf-cdktf-provider-google==16.12.1
 
 .PHONY: help run test lab web lint audit licences sbom docs bench bench-musicgen bench-web dataset cloud-local notebooks-cloud constraints clean
 
@@ -36,6 +38,7 @@ lint: $(READY) ## ruff, mypy, and no outputs in notebooks
 
 audit: $(READY) $(AUDIT)/.ready licences sbom ## what a reviewer asks: infra/ by policy, secrets, licences, a list of all parts
 	@LOG_LEVEL=ERROR $(AUDIT)/bin/checkov --directory infra --framework terraform --skip-download --quiet --compact
+	@$(BIN)/python .ci/terraform_schema.py $(AUDIT)/lib/python3.11/site-packages
 	@$(BIN)/python .ci/secrets.py
 	@echo "audit: clean"
 
@@ -107,4 +110,5 @@ $(READY): pyproject.toml constraints.txt
 $(AUDIT)/.ready: .ci/audit.txt
 	@$(PYTHON) -m venv $(AUDIT)
 	@$(AUDIT)/bin/pip install --quiet --requirement .ci/audit.txt
+	@$(AUDIT)/bin/pip install --quiet --no-deps $(SCHEMA)
 	@touch $@

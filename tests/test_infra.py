@@ -10,7 +10,7 @@ from typing import Any
 
 import hcl2
 import pytest
-from conftest import ROOT
+from conftest import ROOT, script
 
 from melodify_lib.settings import Settings
 from web.config import Config
@@ -142,3 +142,26 @@ def test_every_exception_from_the_policy_has_a_reason() -> None:
     assert skips
     for line in skips:
         assert re.search(r"#checkov:skip=CKV2?_GCP_\d+: \S.{7,}", line), line
+
+
+def test_an_argument_that_the_provider_does_not_know_is_found() -> None:
+    """.ci/terraform_schema.py, over a schema of our own: the real one comes with `make audit`."""
+    checker = script("terraform_schema")
+    inner = {"kind": "interface", "properties": [{"name": "maxCount", "type": {"primitive": "number"}}]}
+    schema = checker.Schema.__new__(checker.Schema)
+    schema._types = {"g.Scaling": inner}
+    table = {
+        "properties": [
+            {"name": "name", "type": {"primitive": "string"}},
+            {"name": "scaling", "optional": True, "type": {"fqn": "g.Scaling"}},
+        ]
+    }
+
+    def found(text: str) -> list[str]:
+        (resource,) = hcl2.loads(text)["resource"]
+        return list(checker.problems(schema, table, resource['"g"']['"x"'], "x"))
+
+    good = 'resource "g" "x" {\n  name = "a"\n  count = 1\n  scaling {\n    max_count = 3\n  }\n}\n'
+    assert found(good) == []
+    assert found(good.replace("max_count", "most")) == ["x.scaling: no most", "x.scaling: maxCount is missing"]
+    assert found(good.replace('  name = "a"\n', "")) == ["x: name is missing"]

@@ -50,6 +50,11 @@ variable "web_profile" {
     condition     = contains(["local", "gcp"], var.web_profile)
     error_message = "The profile is local or gcp."
   }
+
+  validation {
+    condition     = var.web_profile != "gcp" || var.image != ""
+    error_message = "In the gcp profile a job makes each song, and jobs need var.image."
+  }
 }
 
 variable "web_host" {

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import hcl2
@@ -165,3 +166,44 @@ def test_an_argument_that_the_provider_does_not_know_is_found() -> None:
     assert found(good) == []
     assert found(good.replace("max_count", "most")) == ["x.scaling: no most", "x.scaling: maxCount is missing"]
     assert found(good.replace('  name = "a"\n', "")) == ["x: name is missing"]
+
+
+GOOD = {
+    "project": "my-project-123",
+    "alert_email": "me@example.org",
+    "billing_account": "012345-6789AB-CDEF01",
+    "github_repository": "me/melodify",
+    "build_repository": "projects/p/locations/us-central1/connections/c/repositories/r",
+    "image": f"us-central1-docker.pkg.dev/p/melodify/serving-cpu@sha256:{'0' * 64}",
+    "web_host": "music.example.org",
+}
+BAD = {
+    "project": "My Project",
+    "region": "us",
+    "image": "melodify:latest",
+    "web_image": "web",
+    "web_profile": "aws",
+    "web_host": "https://music.example.org/",
+    "web_instances": '{"least": 0, "most": 1}',
+    "database_tier": "small",
+    "keep_days": "1",
+    "github_repository": "https://github.com/me/melodify",
+    "build_repository": "melodify",
+    "nightly_budget": "-1",
+    "alert_email": "me",
+    "billing_account": "mine",
+    "monthly_budget": "9.5",
+}
+
+
+@pytest.mark.skipif(shutil.which("terraform") is None, reason="terraform is not installed")
+@pytest.mark.parametrize("values", [GOOD, BAD], ids=["good", "bad"])
+def test_variables_take_what_can_be_used_and_refuse_the_rest(values: dict[str, str], tmp_path: Path) -> None:
+    """By Terraform itself, which plans variables alone without any provider."""
+    shutil.copy(INFRA / "variables.tf", tmp_path)
+    given = [f"-var={name}={value}" for name, value in values.items()]
+    command = ["terraform", f"-chdir={tmp_path}", "plan", "-input=false", "-no-color", *given]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    refused = set(re.findall(r'on variables\.tf line \d+:\n.*variable "(\w+)"', done.stderr.replace("│ ", "")))
+    assert refused == (set() if values is GOOD else set(BAD)), done.stderr
+    assert set(BAD) == {name for name, body in blocks("variable").items() if "validation" in body}

@@ -42,8 +42,10 @@ audit: $(READY) $(AUDIT)/.ready licences sbom ## what a reviewer asks: infra/ by
 	@$(BIN)/python .ci/secrets.py
 	@echo "audit: clean"
 
-licences: $(READY) $(AUDIT)/.ready ## what is installed under which licence (.ci/licences.yaml is the policy)
-	@$(AUDIT)/bin/pip-licenses --python=$(BIN)/python --with-system --from=mixed --format=json | $(BIN)/python .ci/licences.py
+licences: $(READY) $(AUDIT)/.ready ## what is installed under which licence: runs/licences.md (.ci/licences.yaml is the policy)
+	@mkdir -p runs
+	@$(AUDIT)/bin/pip-licenses --python=$(BIN)/python --with-system --from=mixed --format=json \
+		| $(BIN)/python .ci/licences.py runs/licences.md
 
 sbom: $(READY) $(AUDIT)/.ready ## all that is installed, as CycloneDX: runs/sbom.json
 	@mkdir -p runs

@@ -1,4 +1,7 @@
-"""Are all licences of what is installed known? Reads pip-licenses' JSON on standard input: `make licences`."""
+"""Are all licences of what is installed known? `make licences`.
+
+    pip-licenses --format=json | python .ci/licences.py [REPORT.md]
+"""
 
 from __future__ import annotations
 
@@ -42,12 +45,24 @@ def is_allowed(licence: str, allowed: list[str]) -> bool:
     return any(either)
 
 
+def report(packages: list[dict[str, str]], policy: dict[str, Any]) -> str:
+    """All packages with their licences, and why those may stay that ask for more."""
+    rows = [
+        f"| {one['Name']} | {one['Version']} | {one['License'].replace('|', '/')} "
+        f"| {policy['explained'].get(one['Name'].lower(), {}).get('why', '')} |"
+        for one in packages
+    ]
+    return "\n".join(["| package | version | licence | why it may stay |", "| --- | --- | --- | --- |", *rows, ""])
+
+
 def main() -> int:
     packages = json.load(sys.stdin)
     policy = yaml.safe_load(POLICY.read_text(encoding="utf-8"))
     for name, reason in sorted(policy["explained"].items()):
         if any(package["Name"].lower() == name for package in packages):
             print(f"{name}: {reason['licence']}. {reason['why']}")
+    if len(sys.argv) > 1:
+        Path(sys.argv[1]).write_text(report(packages, policy), encoding="utf-8")
     found = problems(packages, policy)
     print(*found, sep="\n", file=sys.stderr)
     print(f"licences: {len(packages)} packages, {len(found)} not let pass")

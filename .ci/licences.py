@@ -1,6 +1,6 @@
 """Are all licences of what is installed known? `make licences`.
 
-    pip-licenses --format=json | python .ci/licences.py [REPORT.md]
+pip-licenses --format=json | python .ci/licences.py [REPORT.md]
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -38,6 +39,14 @@ _DEDICATED = re.compile(r"(?:https://)?[a-z0-9-]+\.[a-z0-9-]+-[a-z0-9]+\.predict
 
 OnEvent = Callable[[str], None]
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Predictions, and the id of the deployment that made them: of those that share the traffic, by chance."""
+
+    predictions: list[Any]
+    deployed: str
 
 
 def register(
@@ -214,6 +223,37 @@ def undeploy(settings: Settings, endpoint: str, deployed: str) -> None:
     wait_for(settings, operation, f"undeploying {deployed}")
 
 
+def serve_only(settings: Settings, endpoint: str, deployed: str, *, on_event: OnEvent = lambda text: None) -> None:
+    """Take all other deployments away, so that `deployed` has all the traffic; every one, where it is empty.
+
+    Raises `InputError` where it is not there, and changes nothing.
+    """
+    there = get(settings, endpoint)
+    shares = dict(there.traffic_split.items())
+    others = [one.id for one in there.deployed_models if one.id != deployed]
+    if deployed and len(others) == len(there.deployed_models):
+        raise InputError(f"{deployed} is not deployed in {endpoint}; nothing was changed")
+    if deployed and others and not shares.get(deployed):
+        split(settings, endpoint, {deployed: 100})
+    for one in sorted(others, key=lambda one: shares.get(one, 0)):  # the busiest last
+        undeploy(settings, endpoint, one)
+        on_event(f"undeployed: {one}")
+
+
+def wait_until_unchanged(settings: Settings, endpoint: str, *, on_event: OnEvent = lambda text: None) -> None:
+    """Wait for the deployments that are under way, whoever ordered them."""
+    from google.cloud.aiplatform_v1 import EndpointServiceClient
+    from google.cloud.aiplatform_v1.types import DeployModelResponse
+
+    _wait_for_others(settings, clients.vertex(settings, EndpointServiceClient), endpoint, DeployModelResponse, on_event)
+
+
+def busiest(endpoint: Endpoint) -> str:
+    """The deployment with the most traffic; empty where nobody has any."""
+    shares = _without_zeros(dict(endpoint.traffic_split.items()))
+    return max(sorted(shares), key=lambda one: shares[one], default="")
+
+
 def delete_endpoint(settings: Settings, endpoint: str, *, on_event: OnEvent = lambda text: None) -> bool:
     """Delete an endpoint that carries our labels, with what it serves; False when it was not there.
 
@@ -299,8 +339,8 @@ def find_model(settings: Settings, model: str) -> Model | None:
     return found
 
 
-def predict(settings: Settings, endpoint: Endpoint, instances: Sequence[Mapping[str, Any]]) -> list[Any]:
-    """The predictions for `instances`, as many. What is asked of the musician may be asked again, and is made once."""
+def predict(settings: Settings, endpoint: Endpoint, instances: Sequence[Mapping[str, Any]]) -> Answer:
+    """As many predictions as `instances`. What is asked of the musician may be asked again, and is made once."""
     from google.cloud.aiplatform_v1 import PredictionServiceClient
     from google.protobuf import json_format
 
@@ -327,7 +367,7 @@ def predict(settings: Settings, endpoint: Endpoint, instances: Sequence[Mapping[
         predictions: list[Any] = json_format.MessageToDict(answer._pb).get("predictions", [])
     if len(predictions) != len(instances):
         raise CloudError(f"the endpoint gave {len(predictions)} predictions for {len(instances)} instances")
-    return predictions
+    return Answer(predictions, str(answer.deployed_model_id))
 
 
 def own_endpoint(settings: Settings) -> str:

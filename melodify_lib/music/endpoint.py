@@ -62,10 +62,12 @@ class EndpointMusician:
         if seed >= SEED_LIMIT:
             raise InputError(f"a seed for an endpoint must be below 2**53; got {seed}")
         asked = {"description": description.model_dump(mode="json"), "seconds": seconds, "seed": seed}
-        (prediction,) = endpoints.predict(self._settings, endpoints.get(self._settings, self._name), [asked])
-        return self._fetch(_card_address(prediction), asked)
+        answer = endpoints.predict(self._settings, endpoints.get(self._settings, self._name), [asked])
+        return self.fetch(answer.predictions[0], asked)
 
-    def _fetch(self, address: str, asked: dict[str, Any]) -> Track:
+    def fetch(self, prediction: Any, asked: dict[str, Any]) -> Track:
+        """The song that was `asked` for, from where a `prediction` says it lies. Raises `ModelError` as `play`."""
+        address = _card_address(prediction)
         prefix = name_in(self._store, address).removesuffix("card.json")
         card = TrackCard.from_json(self._store.get(f"{prefix}card.json"))
         got = {
@@ -81,6 +83,11 @@ class EndpointMusician:
             raise ModelError(f"{', '.join(broken)} beside {address} is not what the card says")
         audio, sample_rate = read_wav(files.get("track.wav", b""), f"the audio beside {address}")
         return Track(audio=audio, sample_rate=sample_rate, files=files, card=card)
+
+    def forget(self, prediction: Any) -> None:
+        """Delete the song of a `prediction` from the store."""
+        name = name_in(self._store, _card_address(prediction))
+        self._store.delete_all(name.removesuffix("/card.json"))
 
 
 def _card_address(prediction: Any) -> str:

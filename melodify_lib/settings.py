@@ -76,6 +76,11 @@ class Settings(BaseSettings):
     openai_model: str = Field("gpt-5-mini", description="OpenAI model that captions and teaches")
     lyria_model: str = Field("lyria-002", description="Lyria that plays")
     endpoint: str = Field("", description="number or name of the Vertex AI endpoint that plays")
+    serving_name: str = Field(
+        "melodify-musician",
+        pattern=r"^[a-z][a-z0-9-]{0,61}[a-z0-9]$",
+        description="name of the endpoint that is deployed to, and of its model in Model Registry",
+    )
     image: str = Field("", description="container image of the pipeline's components and of the endpoint")
     templates: str = Field("melodify-pipelines", description="KFP repository in Artifact Registry for pipelines")
     service_account: str = Field("", description="e-mail of the service account that jobs, servers and links act as")

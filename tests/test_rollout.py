@@ -125,7 +125,7 @@ def test_a_canary_at_ten_percent_that_passes_gets_all_and_the_older_version_is_u
     second = roll_out(settings, version(settings, 2), replace(GATE, share=10, answers=1))
     assert splits and all(one == {first.deployed: 90, second.deployed: 10} for one in splits)
     assert second.older == first.deployed and len(second.canary_s) == 1 and serves_alone(vertex, second.deployed)
-    assert not open_store(settings).list(FOLDER), "what was only asked for to judge it is deleted"
+    assert open_store(settings).list(f"{FOLDER}/")
     asked = len(splits)
     again = roll_out(settings, version(settings, 2), GATE)
     assert again.deployed == second.deployed and len(splits) == asked
@@ -265,6 +265,17 @@ def test_the_command_deploys_names_what_is_live_and_says_how_fast_it_was(vertex:
     assert {"melodify-run", "melodify-request", "melodify-expires"} == set(made["labels"])
     listed = [*DEPLOY, "list", "--none"]
     assert subprocess.run(listed, env=environment, capture_output=True, check=False).returncode == 1
+
+
+def test_under_another_name_it_touches_no_endpoint_but_its_own(vertex: VertexEmulator, settings: Settings) -> None:
+    old = roll_out(settings, version(settings, 1), GATE).deployed
+    nightly = settings.model_copy(update={"serving_name": "melodify-nightly"})
+    roll_out(nightly, version(nightly, 1), GATE)
+    served = {name.rpartition("/")[2]: one["trafficSplit"] for name, one in vertex.endpoints.items()}
+    assert set(served) == {"melodify-musician", "melodify-nightly"} and served["melodify-musician"] == {old: 100}
+    for name in list(vertex.endpoints):
+        if name.endswith("/melodify-nightly"):
+            assert endpoints.delete_endpoint(nightly, name)
 
 
 def test_what_cannot_be_is_refused_before_anything_is_sent(vertex: VertexEmulator, settings: Settings) -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from melodify_lib.settings import Settings
 
 FOLDER = "songs/canary"
-"""In the store; what was asked for lies there until it is judged."""
+"""In the store: what was asked for lies there until the bucket's rule for songs ends it."""
 MUSIC = MusicDescription(
     description="A calm piano piece.",
     genre="jazz",
@@ -84,7 +84,7 @@ def roll_out(
         )
     if not 1 <= gate.share <= 99:
         raise InputError(f"a canary gets 1 to 99 percent of the traffic, not {gate.share}")
-    name = f"{clients.parent(settings)}/endpoints/{endpoints.NAME}"
+    name = f"{clients.parent(settings)}/endpoints/{settings.serving_name}"
     older = settle(settings, on_event=on_event)
     try:
         _, deployed = endpoints.deploy(settings, model, traffic=gate.share, on_event=on_event, **machine)
@@ -113,7 +113,7 @@ def settle(settings: Settings, *, on_event: Callable[[str], None] = lambda text:
 
     That ends what a rollout that was killed has left, and is for the endpoint that rollouts alone deploy to.
     """
-    name = f"{clients.parent(settings)}/endpoints/{endpoints.NAME}"
+    name = f"{clients.parent(settings)}/endpoints/{settings.serving_name}"
     endpoints.wait_until_unchanged(settings, name, on_event=on_event)
     there = endpoints.find_endpoint(settings, name)
     if there is None:
@@ -168,7 +168,6 @@ def _ask(settings: Settings, rollout: Rollout, gate: Gate) -> None:
         (rollout.canary_s if is_canary else rollout.older_s).append(took)
         if is_canary:
             _check(musician, answer.predictions[0], asked)
-        musician.forget(answer.predictions[0])
 
 
 def _check(musician: EndpointMusician, prediction: Any, asked: dict[str, Any]) -> None:

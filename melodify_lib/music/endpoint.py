@@ -84,11 +84,6 @@ class EndpointMusician:
         audio, sample_rate = read_wav(files.get("track.wav", b""), f"the audio beside {address}")
         return Track(audio=audio, sample_rate=sample_rate, files=files, card=card)
 
-    def forget(self, prediction: Any) -> None:
-        """Delete the song of a `prediction` from the store."""
-        name = name_in(self._store, _card_address(prediction))
-        self._store.delete_all(name.removesuffix("/card.json"))
-
 
 def _card_address(prediction: Any) -> str:
     address = prediction.get("card") if isinstance(prediction, dict) else None

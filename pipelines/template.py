@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from melodify_lib.cloud import clients
-from melodify_lib.errors import PipelineError
+from melodify_lib.errors import CloudError, PipelineError
 from melodify_lib.settings import Settings
 
 SERVICE = "Artifact Registry"
@@ -66,15 +66,14 @@ def _client(settings: Settings) -> Any:
 
 def _ask(settings: Settings, request: Callable[[], Any], none_for: int = _NOT_FOUND) -> Any:
     """What the client's `request` returns; None where the answer is `none_for`."""
-    import requests
 
     def once() -> Any:
         try:
-            return request()
-        except requests.HTTPError as error:
-            answer = error.response
-            if answer.status_code == none_for:
+            with clients.google_errors(settings, SERVICE):
+                return request()
+        except CloudError as error:
+            if error.status == none_for:
                 return None
-            raise clients.refusal(SERVICE, answer.status_code, answer.text, answer.headers, settings) from None
+            raise
 
     return clients.ask_google(settings, once, service=SERVICE)

@@ -3,6 +3,7 @@ environment and the substitutions. Only those whose image is Python's; the other
 
     make build-local                          # against the cloud on this machine, what CI does not run by itself
     make build-local STEPS="lint template"
+    make build-local STEPS="cloudbuild.nightly.yaml clean"
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 IMAGES = ROOT / "runs" / "images"
 GIVEN = {
     "PROJECT_ID": "melodify",
-    "BUILD_ID": str(uuid.uuid4()),
+    "BUILD_ID": os.environ.get("BUILD_ID") or str(uuid.uuid4()),
     "COMMIT_SHA": "0" * 40,
     "SHORT_SHA": "0" * 7,
     "TAG_NAME": "v0.0.0",
@@ -33,9 +34,10 @@ GIVEN = {
 
 
 def main(wanted: list[str]) -> int:
-    build = yaml.safe_load((ROOT / "cloudbuild.yaml").read_text(encoding="utf-8"))
+    file, *wanted = wanted if wanted and wanted[0].endswith(".yaml") else ["cloudbuild.yaml", *wanted]
+    build = yaml.safe_load((ROOT / file).read_text(encoding="utf-8"))
     if unknown := set(wanted) - {step["id"] for step in build["steps"]}:
-        return say(f"no step {', '.join(sorted(unknown))} in cloudbuild.yaml")
+        return say(f"no step {', '.join(sorted(unknown))} in {file}")
     variables = {**build["substitutions"], **GIVEN}
     variables = {name: filled(value, variables) for name, value in variables.items()}
     made = [stand_in(name) for name in ("serving-cpu", "serving-cuda", "web") if not (IMAGES / f"{name}.ref").exists()]

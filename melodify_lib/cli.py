@@ -703,10 +703,9 @@ def cloud_deploy(
     if as_json:
         typer.echo(json.dumps(_plain(done)))
     else:
-        slowest = {
-            who: f"{max(all_s):.1f} s" for who, all_s in (("new", done.canary_s), ("old", done.older_s)) if all_s
-        }
-        _print_table({"serves": done.model, "endpoint": done.endpoint, "slowest answer": slowest or "not asked"})
+        heard = {"its answers": done.canary_s, "the older version's": done.older_s}
+        slowest = {who: f"{max(took):.1f} s at most, of {len(took)}" for who, took in heard.items() if took}
+        _print_table({"serves": done.model, "endpoint": done.endpoint, **slowest})
 
 
 @cloud_app.command("settle")

@@ -20,7 +20,7 @@ from google.protobuf import json_format
 
 from emulators.cloud import Cloud
 from melodify_lib.cli import app
-from melodify_lib.cloud import labels
+from melodify_lib.cloud import clients, endpoints, labels, resources
 from melodify_lib.settings import Settings
 
 FILES = ["cloudbuild.yaml", "cloudbuild.nightly.yaml"]
@@ -275,6 +275,34 @@ def test_the_local_build_runs_steps_in_order_and_none_that_needs_docker(gcp: Clo
     ((package, digest), template) = next(iter(gcp.templates.templates.items()))
     assert b"serving-cpu@sha256:" in template
     assert gcp.templates.tags == {(package, "commit-0000000"): digest, (package, "v0.0.0"): digest}
+
+
+def test_the_night_takes_away_what_it_made_and_what_has_expired_and_says_so_before(gcp: Cloud) -> None:
+    settings = Settings.load(serving_name="melodify-nightly", trace="0" * 32)
+    environment = endpoints.container_environment(settings, "arranger")
+    model = endpoints.register(settings, "an/image@sha256:0", environment=environment)
+    endpoints.deploy(settings, model)
+    expired = Settings.load(serving_name="expired", trace="1" * 32)
+    serves = Settings.load(trace="2" * 32)
+    for one in (expired, serves):
+        endpoints.register(one, "an/image@sha256:0")
+    (old,) = [one for name, one in gcp.vertex.models.items() if name.endswith("/expired")]
+    old["labels"][labels.EXPIRES] = "2020-01-01"
+    command = [sys.executable, str(ROOT / ".ci/build_local.py"), "cloudbuild.nightly.yaml", "clean"]
+    variables = {"BUILD_ID": "00000000-0000-0000-0000-000000000000"}
+    done = subprocess.run(command, env={**os.environ, **variables}, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "the lifecycle failed" in done.stdout, done.stderr
+    said = [re.sub(r"(projects|run|locations)/\S*/", "", line) for line in done.stdout.splitlines()[:6]]
+    assert said == [
+        "endpoint melodify-nightly (serves 1) would be deleted",
+        "model melodify-nightly (1 version) would be deleted",
+        "endpoint melodify-nightly: deleted",
+        "model melodify-nightly: deleted",
+        "model expired (1 version) would be deleted",
+        "model expired: deleted",
+    ]
+    assert [one.run for one in resources.find(settings)] == [serves.trace]
+    endpoints.delete_model(serves, f"{clients.parent(serves)}/models/{serves.serving_name}")
 
 
 def test_what_notebooks_make_can_be_cleaned_by_the_builds_number() -> None:

@@ -263,6 +263,12 @@ def test_migrations_are_waited_for_before_the_web_application_gets_its_image(sai
     assert len(said.read_text().splitlines()) == 3
 
 
+needs_venv = pytest.mark.skipif(
+    not (ROOT / ".venv/bin/melodify").exists(), reason="steps run .venv/bin/melodify; `make test` sets it up"
+)
+
+
+@needs_venv
 def test_the_local_build_runs_steps_in_order_and_none_that_needs_docker(gcp: Cloud) -> None:
     """`make build-local`, which CI runs too, releases besides."""
     command = [sys.executable, str(ROOT / ".ci/build_local.py")]
@@ -277,6 +283,7 @@ def test_the_local_build_runs_steps_in_order_and_none_that_needs_docker(gcp: Clo
     assert gcp.templates.tags == {(package, "commit-0000000"): digest, (package, "v0.0.0"): digest}
 
 
+@needs_venv
 def test_the_night_takes_away_what_it_made_and_what_has_expired_and_says_so_before(gcp: Cloud) -> None:
     settings = Settings.load(serving_name="melodify-nightly", trace="0" * 32)
     environment = endpoints.container_environment(settings, "arranger")

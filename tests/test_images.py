@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -115,6 +116,7 @@ def test_the_build_gets_what_it_copies_and_no_more(file: str) -> None:
     assert all((ROOT / part).exists() for part in copied)
 
 
+@pytest.mark.skipif(shutil.which("ldd") is None, reason="no ldd, which says what libraries are loaded: not Linux")
 @pytest.mark.parametrize("file", FILES)
 def test_the_image_has_the_libraries_that_wheels_leave_to_the_system(file: str) -> None:
     installed = {

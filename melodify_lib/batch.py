@@ -20,7 +20,8 @@ from melodify_lib.errors import InputError, MelodifyError, StoreError
 from melodify_lib.flow import Composer
 from melodify_lib.image import MAX_BYTES, read_bytes
 from melodify_lib.logs import redact
-from melodify_lib.nouns import TrackCard, sha256
+from melodify_lib.music.finish import SEED_LIMIT
+from melodify_lib.nouns import TrackCard, own_seed, sha256
 from melodify_lib.store import Store, get_all, name_in, open_store
 
 if TYPE_CHECKING:
@@ -63,18 +64,22 @@ def list_pictures(settings: Settings, where: str) -> list[str]:
 def compose_all(
     settings: Settings, where: str, pictures: Sequence[str], *, seconds: float, seed: int
 ) -> Iterator[Result]:
-    """A `Result` for each of `pictures`, as it comes. A picture that fails, fails alone."""
+    """A `Result` for each of `pictures`, as it comes. A picture that fails, fails alone.
+
+    Each has its own seed, to which `seed` is added.
+    """
     store, composer = open_store(settings), Composer(settings)
     for picture in pictures:
         started = time.monotonic()
         try:
             data = _read(settings, where, picture)
-            name = f"batch/{_request(data, composer, seconds, seed)}.json"
+            own = (own_seed(data) + seed) % SEED_LIMIT
+            name = f"batch/{_request(data, composer, seconds, own)}.json"
             song = _find(store, name)
             if song is not None:
                 yield Result(picture, "found", song, seconds=round(time.monotonic() - started, 2))
                 continue
-            track = composer.compose(data, seconds=seconds, seed=seed)
+            track = composer.compose(data, seconds=seconds, seed=own)
             address = track.put_song(store)
             store.put(name, json.dumps({"card": address}).encode())
         except MelodifyError as error:

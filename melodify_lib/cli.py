@@ -22,6 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from melodify_lib.errors import (
+    ImageError,
     InputError,
     MelodifyError,
     MissingDependencyError,
@@ -32,8 +33,12 @@ from melodify_lib.errors import (
 from melodify_lib.genres import GENRES
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from melodify_lib.cloud.resources import Resource
     from melodify_lib.dataset import Statistics
+    from melodify_lib.evaluate import alignment, tracks
+    from melodify_lib.evaluate.bars import Bar
     from melodify_lib.evaluate.describer import Evaluation
     from melodify_lib.nouns import Measures, MusicDescription, Track
 
@@ -71,7 +76,11 @@ class Export(StrEnum):
 
 Picture = Annotated[Path, typer.Argument(metavar="IMAGE", help="A JPEG, PNG or WebP picture.")]
 Seconds = Annotated[float, typer.Option(help="Length of the track in seconds, 4 to 300.")]
-Seed = Annotated[int, typer.Option(help="The same seed gives the same bytes; another one, another piece.")]
+Seed = Annotated[int, typer.Option(help="Another seed, another piece.")]
+OwnSeed = Annotated[
+    int | None,
+    typer.Option(help="Another seed, another piece; by default that of the picture, or of what else is given."),
+]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for track.wav, track.mid and card.json.")]
 Loop = Annotated[
     bool, typer.Option("--loop", help="Whole bars that join on to their own beginning, instead of an end; arranger.")
@@ -93,6 +102,7 @@ Runner = Annotated[
     str | None, typer.Option(help="Where: local (kfp.local) or vertex (Vertex AI, paid) (MELODIFY_RUNNER).")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, and nothing else there.")]
+EvaluationOut = Annotated[Path, typer.Option("--out", "-o", help="Folder for the figures as JSON, and the plots.")]
 TABLES = Path("data/generate_jsonl")
 Source = Annotated[Path, typer.Option("--source", help="Folder with the teacher's tables.")]
 JsonlFile = Annotated[Path, typer.Argument(metavar="FILE", help="A JSONL file.")]
@@ -141,7 +151,7 @@ def _logs_json() -> bool:
 def compose(
     image: Picture,
     seconds: Seconds = 20,
-    seed: Seed = 0,
+    seed: OwnSeed = None,
     out_dir: Out = Path("melodify-out"),
     genre: GenreName = None,
     musician: MusicianName = None,
@@ -214,7 +224,7 @@ def describe(
 def play(
     description: Annotated[Path, typer.Argument(metavar="DESCRIPTION.json", help="A description, or - for stdin.")],
     seconds: Seconds = 20,
-    seed: Seed = 0,
+    seed: OwnSeed = None,
     out_dir: Out = Path("melodify-out"),
     musician: MusicianName = None,
     loop: Loop = False,
@@ -225,7 +235,7 @@ def play(
 ) -> None:
     """Play a music description."""
     from melodify_lib import stages
-    from melodify_lib.nouns import MusicDescription
+    from melodify_lib.nouns import MusicDescription, own_seed
     from melodify_lib.settings import Settings
 
     text = sys.stdin.read() if str(description) == "-" else _read_text(description)
@@ -234,8 +244,10 @@ def play(
 
         player = stages.musician(Settings.load(musician=musician))
         extras = stages.extras(player, loop=loop, stems=stems)
+        described = MusicDescription.parse(text)
+        seed = own_seed(described.to_json().encode()) if seed is None else seed
         track = play_best(
-            player, MusicDescription.parse(text), seconds, seed, takes,
+            player, described, seconds, seed, takes,
             lambda share: status(f"{_DOING['play']}, {share:.0%}"), **extras,
         )  # fmt: skip
         track.save(out_dir, [format.value for format in formats or ()])
@@ -530,6 +542,97 @@ def evaluate_describer(
         raise ModelError(f"the gate refuses the describer: {'; '.join(verdict.reasons)}")
 
 
+@evaluate_app.command("tracks")
+def evaluate_tracks(
+    descriptions: Annotated[int, typer.Option(min=1, help="How many, over all genres.")] = 200,
+    seconds: Seconds = 20,
+    seed: Seed = 0,
+    musician: MusicianName = None,
+    file: Annotated[Path, typer.Option("--file", help="A JSONL file to draw the descriptions from.")] = Path(
+        "data/generate_jsonl/output/test.jsonl"
+    ),
+    out_dir: EvaluationOut = Path("runs/evaluation"),
+    as_json: Json = False,
+) -> None:
+    """Play many descriptions, and measure what was asked in the finished files, by an ear that is not ours.
+
+    Tempo, key, loudness, true peak, silence and duration, as librosa and others hear them and as the cards say; whether
+    genres are told apart, and whether five seeds are five pieces. Exit code 1 when a bar is missed.
+    """
+    from melodify_lib import stages
+    from melodify_lib.dataset import read
+    from melodify_lib.evaluate import report
+    from melodify_lib.evaluate import tracks as of_tracks
+    from melodify_lib.settings import Settings
+
+    chosen = of_tracks.choose(read(file), descriptions, seed)
+    with _progress("Playing") as on_progress:
+        player = stages.musician(Settings.load(musician=musician))
+        evaluation = of_tracks.evaluate(player, chosen, seconds=seconds, seed=seed, on_progress=on_progress)
+    report.write_tracks(evaluation, out_dir)
+    if as_json:
+        typer.echo(json.dumps(evaluation.to_dict(), ensure_ascii=False))
+    else:
+        _print_tracks(evaluation)
+        _print_table({"written": out_dir})
+    _hold_to(evaluation.bars())
+
+
+@evaluate_app.command("alignment")
+def evaluate_alignment(
+    pictures: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="PICTURES…", help="Pictures; if none, photographs at hand and made ones."),
+    ] = None,
+    seconds: Seconds = 12,
+    seed: Seed = 0,
+    permutations: Annotated[int, typer.Option(min=99, help="How often the pairs are shuffled.")] = 10_000,
+    changed: Annotated[int, typer.Option(min=0, help="How many pictures are warmed, brightened and so on.")] = 8,
+    musician: MusicianName = None,
+    out_dir: EvaluationOut = Path("runs/evaluation"),
+    as_json: Json = False,
+) -> None:
+    """Does the music fit its picture better than another's? Affect as it is heard in the audio, against shuffled pairs.
+
+    Then pictures are brightened, darkened, warmed and saturated in steps, and the music must go the published way or
+    stay. Exit code 1 when a bar is missed.
+    """
+    from melodify_lib import stages
+    from melodify_lib.evaluate import alignment as of_alignment
+    from melodify_lib.evaluate import report
+    from melodify_lib.evaluate.pictures import default_pictures
+    from melodify_lib.image import open_image
+    from melodify_lib.settings import Settings
+
+    def opened(path: Path) -> Image:
+        try:
+            return open_image(path)
+        except ImageError as error:
+            raise ImageError(f"{path}: {error}") from error
+
+    with _progress("Playing") as on_progress:
+        settings = Settings.load(musician=musician)
+        images = default_pictures(seed=seed) if not pictures else {str(path): opened(path) for path in pictures}
+        evaluation = of_alignment.evaluate(
+            stages.captioner(settings),
+            stages.describer(settings),
+            stages.musician(settings),
+            images,
+            seconds=seconds,
+            seed=seed,
+            permutations=permutations,
+            changed=changed,
+            on_progress=on_progress,
+        )
+    report.write_alignment(evaluation, out_dir)
+    if as_json:
+        typer.echo(json.dumps(evaluation.to_dict(), ensure_ascii=False))
+    else:
+        _print_alignment(evaluation)
+        _print_table({"written": out_dir})
+    _hold_to(evaluation.bars())
+
+
 @notebooks_app.command("run")
 def notebooks_run(
     image: Annotated[str, typer.Option(help="Picture for the song; a sample photograph if not given.")] = "",
@@ -628,7 +731,7 @@ def pipeline_upload(
 def pipeline_run(
     image: Picture,
     seconds: Seconds = 20,
-    seed: Seed = 0,
+    seed: OwnSeed = None,
     genre: GenreName = None,
     musician: MusicianName = None,
     describer_model: DescriberModel = None,
@@ -991,6 +1094,77 @@ def _print_evaluation(evaluation: Evaluation, metrics: dict[str, str]) -> None:
         counts = [evaluation.genres[name][genre] for name in evaluation.genres]
         table.add_row(genre, *(f"{good} of {given}" for given, good in counts))
     out.print(table)
+
+
+def _print_tracks(evaluation: tracks.Evaluation) -> None:
+    rest = {"loudness": "LUFS", "peak": "peak", "silence": "silence", "duration": "length"}
+    table = Table(box=None, pad_edge=False)
+    for name in ("genre", "pulse", "tempo", "card", "key", "card", *rest.values()):
+        table.add_column(name, justify="left" if name == "genre" else "right", no_wrap=True)
+    for genre in (*evaluation.genres, None):
+        heard, card = evaluation.shares("heard", genre), evaluation.shares("card", genre)
+        count = sum(genre in (None, one.description.genre) for one in evaluation.played)
+        shares = [heard["tempo"], card["tempo"], heard["key"], card["key"], *(heard[name] for name in rest)]
+        table.add_row(genre or "all", f"{evaluation.pulses(genre)} of {count}", *map(_share, shares))
+    out.print(table)
+    typer.echo("Shares of tracks as heard, and by their cards; of the tempo, of tracks with a pulse.")
+    if evaluation.told_apart is not None:
+        apart = evaluation.told_apart
+        hardest = sorted(apart.genres, key=apart.recall)[:5]
+        _print_table(
+            {
+                "genres told apart": f"{apart.accuracy:.2f} of held-out tracks",
+                "hardest": ", ".join(f"{genre} {apart.recall(genre):.1f}" for genre in hardest),
+            }
+        )
+    if evaluation.overlaps:
+        table = Table(box=None, pad_edge=False)
+        for name in ("melodies of five seeds", "alike", "at most", "in shape", "within one"):
+            table.add_column(name, justify="left" if name.startswith("mel") else "right", no_wrap=True)
+        for genre, one in evaluation.overlaps.items():
+            figures = (one.mean, one.largest, one.shapes, one.within)
+            table.add_row(genre, *(f"{figure:.3f}" for figure in figures))
+        out.print(table)
+    for line in evaluation.worst():
+        typer.echo(_printable(f"missed: {line}"))
+
+
+def _print_alignment(evaluation: alignment.Evaluation) -> None:
+    table = Table(box=None, pad_edge=False)
+    for name in ("audio against", "distance", "shuffled", "p", "Cohen's d", "r valence", "r arousal"):
+        table.add_column(name, justify="left" if name == "audio against" else "right", no_wrap=True)
+    for who, one in evaluation.comparisons.items():
+        correlations = [f"{r:+.2f}" for r in one.r]
+        figures = (f"{one.distance:.3f}", f"{one.shuffled.mean():.3f}", f"{one.p:.4f}", f"{one.effect:.2f}")
+        table.add_row(who, *figures, *correlations)
+    out.print(table)
+    typer.echo(f"{len(evaluation.names)} pictures; distances in standard deviations of the set.")
+    table = Table(box=None, pad_edge=False)
+    columns = ("change", "genre", "right or stayed", "not back", "captions", "descriptions", "way, SD")
+    for name in columns:
+        table.add_column(name, justify="left" if name in columns[:2] else "right", no_wrap=True)
+    figures_of = evaluation.to_dict()["steps"]
+    for genre, changes in figures_of.items():
+        for change, shares in changes.items():
+            table.add_row(change, genre, *(f"{value:.2f}" for value in shares.values()))
+        good = (evaluation.share(genre), evaluation.share(genre, strictly=True))
+        table.add_row("all", genre, *(f"{share:.2f}" for share in good), "", "", "")
+    out.print(table)
+    stays = ", ".join(f"{axis} {value:.2f}" for axis, value in evaluation.stays.items())
+    typer.echo(f"What another seed alone moves, and so counts as staying, in standard deviations: {stays}.")
+
+
+def _share(value: float) -> str:
+    return "–" if value != value else f"{value:.2f}"  # noqa: PLR0124, NaN is not itself
+
+
+def _hold_to(bars: list[Bar]) -> None:
+    """Exit with 1, and say why, when a bar is missed."""
+    missed = [bar for bar in bars if not bar.passed]
+    for bar in missed:
+        _say(f"bar missed: {bar}")
+    if missed:
+        raise typer.Exit(1)
 
 
 def _printable(value: object) -> str:

@@ -17,6 +17,7 @@ from melodify_lib.settings import Settings
 
 _EXTRAS = {
     "notebooks": ("papermill", "jupyterlab"),
+    "evaluate": ("librosa", "sklearn"),
     "pipelines": ("kfp",),
     "cloud": ("openai", "aiolimiter"),
     "musicgen": ("onnx", "onnxruntime", "transformers"),

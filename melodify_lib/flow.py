@@ -13,7 +13,7 @@ from melodify_lib.errors import ReplayError
 from melodify_lib.image import open_image, read_bytes
 from melodify_lib.music.finish import check_request
 from melodify_lib.music.takes import play_best
-from melodify_lib.nouns import Caption, MusicDescription, Track, TrackCard, sha256
+from melodify_lib.nouns import Caption, MusicDescription, Track, TrackCard, own_seed, sha256
 from melodify_lib.settings import Settings
 
 
@@ -45,7 +45,7 @@ class Composer:
         image: bytes | Path | str,
         *,
         seconds: float = 20,
-        seed: int = 0,
+        seed: int | None = None,
         genre: str | None = None,
         description: MusicDescription | None = None,
         loop: bool = False,
@@ -55,12 +55,15 @@ class Composer:
     ) -> Track:
         """Make music for a picture (its bytes or its path). The same arguments give the same bytes.
 
+        Without a `seed` it is the picture's own. With the same one, pictures that differ little get the same piece,
+        played as each of them asks for.
+
         A `description` that is given is played as it is. `loop` and `stems` are the arranger's: music that joins on to
         its own beginning, and a file a part. The best of so many `takes` is given, from `seed` on. `watcher` hears what
         happens, and the log, in one trace, what each stage took. Raises `ImageError` for a file that is not a usable
         picture, `InputError` for `seconds` outside 4 to 300, and for what the musician cannot do.
         """
-        check_request(seconds, seed)
+        check_request(seconds, seed or 0)
         extras = stages.extras(self.musician, loop=loop, stems=stems)
         watcher = watcher or Watcher()
         with logs.tracing():
@@ -68,6 +71,7 @@ class Composer:
             since = time.monotonic()
             data = read_bytes(image)
             picture = sha256(data)
+            seed = own_seed(data) if seed is None else seed
             caption = self.captioner.caption(open_image(data))
             captioner = self.captioner.version
             logs.stage_done("caption", captioner, since, picture=picture)
@@ -98,7 +102,7 @@ def compose(
     image: bytes | Path | str,
     *,
     seconds: float = 20,
-    seed: int = 0,
+    seed: int | None = None,
     genre: str | None = None,
     settings: Settings | None = None,
 ) -> Track:

@@ -389,6 +389,11 @@ class Track:
         return self.put(store, f"songs/{sha256(self.card.to_json().encode())[:16]}/")
 
 
+def own_seed(data: bytes) -> int:
+    """The seed of a picture, or of what else music is made for, where no other is given: no two share their dice."""
+    return int(sha256(data)[:13], 16)  # 52 bits, which JSON's numbers can hold
+
+
 def sha256(data: bytes) -> str:
     """Hex digest by which pictures, models and files are named on cards and in caches."""
     return hashlib.sha256(data).hexdigest()

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from melodify_lib.dataset import Statistics
+    from melodify_lib.evaluate import alignment, tracks
     from melodify_lib.evaluate.describer import Evaluation
     from melodify_lib.nouns import Caption, Track
 
@@ -152,6 +153,93 @@ def plot_confusion(matrices: Mapping[str, npt.NDArray[np.int64]], names: Sequenc
         panel.set(title=title, xlabel="answered", xticks=range(len(names)), yticks=range(len(names)))
         panel.set_xticklabels(names, rotation=90)
         panel.set_yticklabels(names)
+    return figure
+
+
+def plot_requested(evaluation: tracks.Evaluation) -> Figure:
+    """Tempo asked against tempo heard, with the octaves that count as the same; and the shares that keep a promise."""
+    figure, (left, right) = _subplots(1, 2, (13, 5.2), width_ratios=(1, 1.1))
+    asked = np.array([one.description.bpm for one in evaluation.played if one.heard.bpm is not None], float)
+    heard = np.array([one.heard.bpm for one in evaluation.played if one.heard.bpm is not None], float)
+    good = np.array([one.credit("heard")["tempo"] == 1 for one in evaluation.played if one.heard.bpm is not None])
+    ends = np.array([asked.min(initial=60), asked.max(initial=180)])
+    for octave, label in ((0.5, "half"), (1, "as asked"), (2, "double")):
+        left.plot(ends, octave * ends, color="0.8", lw=1, zorder=0)
+        at = min(ends[1], 245 / octave)
+        left.annotate(label, (at, octave * at), color="0.4", ha="right", va="bottom")
+    left.plot(asked[good], heard[good], "o", ms=4, alpha=0.6, label="right")
+    left.plot(asked[~good], heard[~good], "x", ms=6, color="C3", label="wrong")
+    left.set(xlabel="tempo asked (bpm)", ylabel="tempo heard (bpm)", ylim=(30, 270))
+    left.legend(frameon=False)
+    shares = np.array([list(evaluation.shares("heard", genre).values()) for genre in evaluation.genres])
+    names = list(evaluation.shares("heard"))
+    right.imshow(np.nan_to_num(shares, nan=1.0), cmap="RdYlGn", vmin=0, vmax=1, aspect="auto")
+    for (row, column), share in np.ndenumerate(shares):
+        right.text(column, row, "–" if np.isnan(share) else f"{share:.2f}", ha="center", va="center", fontsize=7)
+    right.set(
+        title="share of tracks that keep it, as heard",
+        xticks=range(len(names)),
+        xticklabels=names,
+        yticks=range(len(evaluation.genres)),
+        yticklabels=evaluation.genres,
+    )
+    return figure
+
+
+def plot_alignment(evaluation: alignment.Evaluation) -> Figure:
+    """A dot a picture: how it feels against how its music sounds, on both axes, by each reading of the picture."""
+    rows = evaluation.comparisons
+    figure, axes = _subplots(len(rows), 2, (9, 4.2 * len(rows)), squeeze=False)
+    for panels, (who, one) in zip(axes, rows.items(), strict=True):
+        for column, (panel, axis) in enumerate(zip(panels, ("valence", "arousal"), strict=True)):
+            panel.axline((0, 0), slope=1, color="0.8", lw=1)
+            panel.plot(one.picture[:, column], one.audio[:, column], "o", ms=5, alpha=0.6)
+            panel.set(
+                title=f"{axis}: r {one.r[column]:+.2f}, p {one.r_p[column]:.4f}",
+                xlabel=f"picture, by {who} (SD)",
+                ylabel="its audio (SD)",
+            )
+    return figure
+
+
+def plot_shuffled(evaluation: alignment.Evaluation) -> Figure:
+    """Mean distance between pictures and audio over all shuffles, and where the true pairs lie."""
+    figure, axes = _subplots(1, len(evaluation.comparisons), (5.5 * len(evaluation.comparisons), 3.6), squeeze=False)
+    for panel, (who, one) in zip(axes[0], evaluation.comparisons.items(), strict=True):
+        panel.hist(one.shuffled, bins=60, color="0.75", label="shuffled pairs")
+        panel.axvline(one.distance, color="C3", lw=2, label="true pairs")
+        panel.set(
+            title=f"against {who}: p {one.p:.4f}, d {one.effect:.2f}",
+            xlabel="mean distance of picture and audio (SD)",
+            ylabel="shuffles",
+        )
+        panel.legend(frameon=False)
+    return figure
+
+
+def plot_steps(evaluation: alignment.Evaluation) -> Figure:
+    """For each change (a row a genre: free or held), how far each picture's music went the right way, and the mean."""
+    names = list(dict.fromkeys(step.change for steps in evaluation.steps.values() for step in steps))
+    figure, axes = _subplots(
+        len(evaluation.steps), len(names), (3.4 * len(names), 3 * len(evaluation.steps)), sharey=True, squeeze=False
+    )
+    for panels, (genre, steps) in zip(axes, evaluation.steps.items(), strict=True):
+        for panel, change in zip(panels, names, strict=True):
+            pictures = list(dict.fromkeys(step.picture for step in steps))
+            moves = [
+                [0.0, *(step.audio for step in steps if step.picture == picture and step.change == change)]
+                for picture in pictures
+            ]
+            ways = np.cumsum(moves, axis=1)
+            panel.axhline(0, color="0.8", lw=1)
+            panel.plot(ways.T, color="C0", alpha=0.3, lw=1)
+            panel.plot(ways.mean(axis=0), color="C3", lw=2.5)
+            panel.set(
+                title=f"{change}, genre {genre}: {evaluation.share(genre, change):.0%}",
+                xlabel="step",
+                xticks=range(ways.shape[1]),
+            )
+        panels[0].set_ylabel("moved the right way (SD)")
     return figure
 
 

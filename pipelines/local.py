@@ -1,5 +1,6 @@
 """A run of the pipeline on this machine, with kfp.local: each step in a process of its own, cached."""
 
+import builtins
 import contextlib
 import json
 import logging
@@ -62,7 +63,7 @@ def _execute(pipeline: Any, parameters: dict[str, Any], settings: Settings) -> t
         log.open("w", encoding="utf-8") as file,
         contextlib.redirect_stdout(file),
         contextlib.redirect_stderr(file),
-        _root_logger_kept(),
+        _process_kept(),
         _trace_in_environment(),
         warnings.catch_warnings(),
     ):
@@ -75,18 +76,20 @@ def _execute(pipeline: Any, parameters: dict[str, Any], settings: Settings) -> t
 
 
 @contextlib.contextmanager
-def _root_logger_kept() -> Iterator[None]:
-    """kfp.local puts a handler on the root logger and back; tasks at the same time leave one, to a log that is closed.
+def _process_kept() -> Iterator[None]:
+    """kfp.local replaces the root logger's handlers, and `print`, and puts them back; tasks at the same time do not.
 
-    The next run in this process would then fail to say why a task failed, and other logs would be lost.
+    The next run in this process would then fail to say why a task failed, other logs would be lost, and numba, which
+    looks at `print`, could not be imported.
     """
     root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
+    handlers, level, own_print = root.handlers[:], root.level, print
     try:
         yield
     finally:
         root.handlers[:] = handlers
         root.setLevel(level)
+        builtins.print = own_print
 
 
 @contextlib.contextmanager

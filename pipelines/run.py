@@ -12,7 +12,7 @@ from melodify_lib import stages
 from melodify_lib.errors import CardError, DescriptionError, PipelineError, SettingsError, StoreError
 from melodify_lib.image import open_image, read_bytes
 from melodify_lib.music.finish import check_request
-from melodify_lib.nouns import Caption, MusicDescription, TrackCard, sha256
+from melodify_lib.nouns import Caption, MusicDescription, TrackCard, own_seed, sha256
 from melodify_lib.settings import Settings
 from melodify_lib.store import FolderStore, Store, get_all, name_in, open_store, put_all, put_folder
 from pipelines.graph import IMAGE, music_pipeline, resources_for
@@ -57,16 +57,17 @@ def arguments(
     settings: Settings,
     *,
     seconds: float = 20,
-    seed: int = 0,
+    seed: int | None = None,
     genre: str | None = None,
     caption: Caption | None = None,
     description: MusicDescription | None = None,
 ) -> dict[str, Any]:
     """The pipeline's parameters for a picture: its caption, and which models are to be used.
 
-    A `caption` that is known already is taken as it is, and a `description` that is given is played.
+    A `caption` that is known already is taken as it is, and a `description` that is given is played. Without a `seed`
+    it is the picture's own.
     """
-    check_request(seconds, seed)
+    check_request(seconds, seed or 0)
     data = read_bytes(image)
     captioner = stages.captioner(settings)
     caption = caption or captioner.caption(open_image(data))
@@ -81,7 +82,7 @@ def arguments(
         "musician_settings": _dump(settings, _MUSICIAN),
         "musician_version": stages.musician(settings).version.version,
         "seconds": float(seconds),
-        "seed": seed,
+        "seed": own_seed(data) if seed is None else seed,
     }
 
 

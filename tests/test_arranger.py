@@ -305,3 +305,21 @@ def test_a_genre_is_added_without_python(tmp_path: Path) -> None:
     run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     assert json.loads(run.stdout)["description"]["genre"] == "tango"
+
+
+def test_other_words_are_the_same_piece_and_another_mood_is_it_again_in_that_mood() -> None:
+    def sung(score: Score) -> list[int]:
+        return [note.pitch for part in score.parts if part.role == "lead" for note in part.notes]
+
+    described = describe("country", moods=("wistful",))
+    score = write_score(described, 20, 5)
+    assert write_score(described.model_copy(update={"description": "Other words."}), 20, 5) == score
+    brighter = sung(write_score(described.model_copy(update={"moods": ("hopeful",)}), 20, 5))
+    other = sung(write_score(described, 20, 6))
+    steps, brighter_steps, other_steps = (
+        [(a < b) - (a > b) for a, b in pairwise(pitches)] for pitches in (sung(score), brighter, other)
+    )
+    alike, unlike = (
+        np.mean([a == b for a, b in zip(steps, those, strict=False)]) for those in (brighter_steps, other_steps)
+    )
+    assert alike > 0.7 > unlike

@@ -107,7 +107,9 @@ class LocalDescriber:
             "instruments": self._instruments(name, (valence, arousal), caption.text),
             "keywords": _most(outputs["keywords"], card.keywords, least=0, most=3, above=0.4),
         }
-        chance = random.Random(f"{caption.text} {name}")  # a text seed is hashed: the same on every machine
+        # The tonic goes by genre and lead, not by the caption's words: a picture that is a little brighter stays in its
+        # key. A text seed is hashed: the same on every machine.
+        chance = random.Random(f"{name} {attributes['instruments'][0]}")
         energy, bpm = (arousal + 1) / 2, facts.bpm_at(arousal)
         text = prose.write(**attributes, bpm=bpm, energy=energy, mode=mode, seed=f"{caption.text} {name}")  # type: ignore[arg-type]
         return MusicDescription.model_validate(

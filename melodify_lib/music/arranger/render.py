@@ -25,6 +25,7 @@ from melodify_lib.music.arranger.score import Part, Score
 
 if TYPE_CHECKING:
     import numpy.typing as npt
+    import pedalboard
 
     from melodify_lib.stages import OnProgress
 
@@ -178,15 +179,9 @@ def _insert(audio: Audio, part: Part) -> Audio:
 
     chain: list[pedalboard.Plugin] = []
     if part.mix.drive_db:
-        # A small amplifier: drive, then the roll-off of a loudspeaker, which takes the fizz away.
-        gain = 0.25 / max(float(np.abs(audio).max()), 1e-6)
+        gain = 0.5 / max(float(np.abs(audio).max()), 1e-6)
         audio = audio * np.float32(gain)
-        chain += [
-            pedalboard.HighpassFilter(90),
-            pedalboard.Distortion(part.mix.drive_db),
-            pedalboard.LowpassFilter(5500),
-            pedalboard.LowpassFilter(7000),
-        ]
+        chain += _amplifier(part)
     if part.mix.chorus:
         chain.append(pedalboard.Chorus(rate_hz=0.8, depth=0.18, centre_delay_ms=8, feedback=0, mix=part.mix.chorus / 2))
     if part.mix.lowpass_hz:
@@ -194,6 +189,32 @@ def _insert(audio: Audio, part: Part) -> Audio:
     if part.mix.highpass_hz:
         chain.append(pedalboard.HighpassFilter(part.mix.highpass_hz))
     return np.asarray(Pedalboard(chain)(audio, SAMPLE_RATE)) if chain else audio
+
+
+def _amplifier(part: Part) -> list[pedalboard.Plugin]:
+    """What clips, and the tone around it: drums are only pressed; a bass keeps its lows and loses its fizz.
+
+    A guitar is cut below and pushed in the middle before it clips, or chords turn to mud; then come the thump,
+    the scoop and the presence of a closed cabinet, and little above 6 kHz.
+    """
+    import pedalboard
+
+    clip = pedalboard.Distortion(part.mix.drive_db)
+    if part.is_drum:
+        return [clip]
+    if part.role == "bass":
+        return [clip, pedalboard.LowpassFilter(3000)]
+    return [
+        pedalboard.HighpassFilter(150),
+        pedalboard.HighpassFilter(150),
+        pedalboard.PeakFilter(900, 5.0, 0.6),
+        clip,
+        pedalboard.PeakFilter(110, 5.0, 0.8),
+        pedalboard.PeakFilter(450, -6.0, 0.7),
+        pedalboard.PeakFilter(3000, 6.0, 0.9),
+        pedalboard.LowpassFilter(6500),
+        pedalboard.LowpassFilter(6500),
+    ]
 
 
 def _balance(audio: Audio, level_db: float) -> np.float32:

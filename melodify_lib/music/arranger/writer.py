@@ -78,15 +78,19 @@ def write_score(description: MusicDescription, seconds: float, seed: int, *, loo
 
 
 def _generator(description: MusicDescription, seed: int, purpose: str) -> np.random.Generator:
-    """Each purpose has dice of its own, so that an instrument more does not change the others' notes."""
-    digest = hashlib.sha256(f"{description.to_json()}\n{seed}\n{purpose}".encode()).digest()
+    """Each purpose has dice of its own, so that an instrument more does not change the others' notes.
+
+    They are the genre's and the seed's, and nobody else's: a picture that is a little brighter, whose description has
+    a few other words, gets the same piece a little brighter, and not another one.
+    """
+    digest = hashlib.sha256(f"{description.genre}\n{seed}\n{purpose}".encode()).digest()
     return np.random.default_rng(int.from_bytes(digest[:16], "big"))
 
 
 def _write_part(player: Player, piece: Piece, end: float, loop: bool, description: MusicDescription, seed: int) -> Part:
     style, instrument = player.style, player.instrument
-    # Those who share the lead draw from the same dice: they play phrases of one melody.
-    purpose = player.part if player.turns > 1 else f"{player.part}: {player.name}"
+    # Whoever takes a part plays the same in it, those who share the lead phrases of one melody.
+    purpose = f"{player.part}, beside" if player.doubles and player.turns == 1 else player.part
     rng = _generator(description, seed, purpose)
     if instrument.is_unpitched or style.plays == "drums":
         notes = play_drums(player, piece, rng) if style.plays == "drums" else []
@@ -95,7 +99,7 @@ def _write_part(player: Player, piece: Piece, end: float, loop: bool, descriptio
     held_over = (style.release + instrument.release) * piece.bpm / 60
     performed = humanize(
         _in_range(notes, player), held_over, piece.style.feel, style.late_ms, piece.bpm, end, math.inf if loop else end,
-        _generator(description, seed, f"touch: {player.name} in {player.part}"),
+        _generator(description, seed, f"touch: {purpose}"),
         one_voice=style.plays == "melody" and not instrument.is_unpitched,
     )  # fmt: skip
     program = instrument.kit if instrument.kit is not None else instrument.program

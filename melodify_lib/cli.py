@@ -802,7 +802,6 @@ def cloud_deploy(
         done = rollout.roll_out(
             settings, model, gate, machine_type=machine_type, accelerator_type=accelerator_type, on_event=_say
         )
-        endpoints.alias(settings, model, "live")
     if as_json:
         typer.echo(json.dumps(_plain(done)))
     else:

@@ -267,6 +267,21 @@ def test_the_command_deploys_names_what_is_live_and_says_how_fast_it_was(vertex:
     assert subprocess.run(listed, env=environment, capture_output=True, check=False).returncode == 1
 
 
+@pytest.mark.parametrize("passes", [True, False], ids="passes {}".format)
+def test_a_first_version_whose_rollout_was_killed_is_judged_when_it_is_rolled_out_again(
+    vertex: VertexEmulator, settings: Settings, passes: bool
+) -> None:
+    _, deployed = endpoints.deploy(settings, version(settings, 1), traffic=10)  # and then it was killed
+    assert settle(settings) == deployed
+    if passes:
+        assert roll_out(settings, version(settings, 1), GATE).canary_s and serves_alone(vertex, deployed)
+        assert not roll_out(settings, version(settings, 1), GATE).canary_s, "it has passed"
+    else:
+        with pytest.raises(ModelError, match="slowest answer"):
+            roll_out(settings, version(settings, 1), replace(GATE, within_s=0.001))
+        assert not vertex.servers
+
+
 def test_under_another_name_it_touches_no_endpoint_but_its_own(vertex: VertexEmulator, settings: Settings) -> None:
     old = roll_out(settings, version(settings, 1), GATE).deployed
     nightly = settings.model_copy(update={"serving_name": "melodify-nightly"})

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from melodify_lib.music.endpoint import EndpointMusician
     from melodify_lib.settings import Settings
 
+LIVE = "live"
+"""The alias, in Model Registry, of the version that has passed."""
 FOLDER = "songs/canary"
 """In the store: what was asked for lies there until the bucket's rule for songs ends it."""
 MUSIC = MusicDescription(
@@ -74,8 +76,9 @@ def roll_out(
 ) -> Rollout:
     """Let `model` serve instead of what serves now, if the `gate` lets it pass; `machine` is as for `endpoints.deploy`.
 
-    Where nothing serves, the canary has all the traffic from the start. A version that serves already is not asked.
-    Raises `ModelError` for one that is refused, and whatever else came between; it is undeployed before that.
+    Where nothing serves, the canary has all the traffic from the start. A version that has passed gets the alias
+    `LIVE`, and is not asked again while it serves. Raises `ModelError` for one that is refused, and whatever else came
+    between; it is undeployed before that.
     """
     gate = gate or Gate()
     if not settings.store.startswith("gs://"):
@@ -88,9 +91,11 @@ def roll_out(
     older = settle(settings, on_event=on_event)
     try:
         _, deployed = endpoints.deploy(settings, model, traffic=gate.share, on_event=on_event, **machine)
-        rollout = Rollout(model, name, deployed, older)
         if deployed == older:
-            return rollout
+            if _is_live(settings, model):
+                return Rollout(model, name, deployed, older)
+            older = ""  # a rollout that was killed while this was the first version: it serves, and was never judged
+        rollout = Rollout(model, name, deployed, older)
         refused = _judge(settings, rollout, gate)
     except BaseException:
         on_event("rolling back")
@@ -102,6 +107,7 @@ def roll_out(
     try:
         endpoints.split(settings, name, {deployed: 100})  # before the other is gone
         endpoints.serve_only(settings, name, deployed, on_event=on_event)
+        endpoints.alias(settings, model, LIVE)
     except BaseException:  # with whichever of the two has the traffic now
         settle(settings, on_event=on_event)
         raise
@@ -122,6 +128,11 @@ def settle(settings: Settings, *, on_event: Callable[[str], None] = lambda text:
     if {one.id for one in there.deployed_models} - {keep}:
         endpoints.serve_only(settings, name, keep, on_event=on_event)
     return keep
+
+
+def _is_live(settings: Settings, model: str) -> bool:
+    there = endpoints.find_model(settings, model)
+    return there is not None and LIVE in there.version_aliases
 
 
 def _roll_back(settings: Settings, endpoint: str, older: str, on_event: Callable[[str], None]) -> None:

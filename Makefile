@@ -12,13 +12,17 @@ AUDIT  := .venv-audit
 # Carries the schema of Google's provider for Terraform, 6.50; it is the last of its kind.
 SCHEMA := cdktf-cdktf-provider-google==16.12.1
 
-.PHONY: help run test lab web lint audit licences sbom docs bench bench-musicgen bench-web dataset cloud-local notebooks-cloud constraints clean
+.PHONY: help run test lab web lint audit licences sbom docs bench bench-musicgen bench-web dataset cloud-local \
+	notebooks-cloud notebooks-gcp cloud-clean images images-scan images-push build-local constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 
+# KEEP=gs://…: what notebooks became is put there by the run itself, also when one failed.
+keeping = ; status=$$?; $(if $(KEEP),$(BIN)/melodify notebooks keep "$(KEEP)" || status=1;) exit $$status
+
 run: $(READY) ## the whole flow: dataset, tuning, pipeline, a song for a picture (IMAGE=photo.jpg)
-	@$(BIN)/melodify notebooks run $(if $(IMAGE),--image "$(IMAGE)")
+	@$(BIN)/melodify notebooks run $(if $(IMAGE),--image "$(IMAGE)")$(keeping)
 
 test: $(READY) ## all tests
 	@$(BIN)/pytest $(ARGS)
@@ -29,11 +33,12 @@ lab: $(READY) ## JupyterLab on the notebooks
 web: $(READY) ## the web application: upload a picture, listen (ARGS="--port 8001")
 	@$(BIN)/melodify web $(ARGS)
 
-lint: $(READY) ## ruff, mypy, and no outputs in notebooks
+lint: $(READY) ## ruff, mypy, hadolint, and no outputs in notebooks
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
 	@$(BIN)/nbstripout --verify notebooks/*.ipynb
+	@$(BIN)/hadolint serving/Dockerfile web/Dockerfile
 	@echo "lint: clean"
 
 audit: $(READY) $(AUDIT)/.ready licences sbom ## what a reviewer asks: infra/ by policy, secrets, licences, a list of all parts
@@ -84,8 +89,29 @@ cloud-local: $(READY) ## a cloud on this machine: OpenAI, Vertex AI and Cloud St
 	@PYTHONPATH=tests $(BIN)/python -m emulators
 
 notebooks-cloud: $(READY) ## all notebooks in the gcp profile, against that cloud; nothing is paid
-	@PYTHONPATH=tests $(BIN)/python -m emulators $(BIN)/melodify notebooks run --profile gcp $(CLOUD)
+	@PYTHONPATH=tests $(BIN)/python -m emulators $(BIN)/melodify notebooks run --profile gcp $(CLOUD)$(keeping)
 CLOUD := -p teacher=openai -p rate=6000 -p budget=25
+
+notebooks-gcp: $(READY) ## all notebooks on the real cloud: paid (BUDGET=25 dollars for the teacher, and for tuning)
+	@$(BIN)/melodify notebooks run --profile gcp --timeout 14400 -p teacher=openai -p budget=$(BUDGET)$(keeping)
+BUDGET = $(error say BUDGET=…, the dollars that the teacher, and tuning, may cost)
+
+cloud-clean: $(READY) ## delete what has expired in the cloud, or what RUN=… made: said first, endpoints before models
+	@$(BIN)/melodify cloud clean --dry-run $(if $(RUN),--run "$(RUN)")
+	@$(BIN)/melodify cloud clean --yes $(if $(RUN),--run "$(RUN)")
+
+images: ## the images, by buildx, into runs/images (REGISTRY=… has their cache; IMAGES="web" for one)
+	@.ci/images build $(IMAGES)
+
+images-scan: ## what is known to be bad in them
+	@.ci/images scan $(IMAGES)
+
+images-push: ## push them to REGISTRY=…, by digest
+	@.ci/images push $(IMAGES)
+
+build-local: $(READY) ## steps of cloudbuild.yaml on this machine, against that cloud (STEPS="lint template")
+	@PYTHONPATH=tests $(BIN)/python -m emulators $(BIN)/python .ci/build_local.py $(STEPS)
+STEPS := template release settle
 
 constraints: ## resolve versions that fit pyproject.toml anew into constraints.txt (TORCH=2.13.0)
 	@set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \

@@ -35,6 +35,7 @@ from melodify_lib.genres import GENRES
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from melodify_lib.cloud.resources import Resource
     from melodify_lib.dataset import Statistics
     from melodify_lib.evaluate import alignment, tracks
     from melodify_lib.evaluate.bars import Bar
@@ -682,6 +683,20 @@ def notebooks_run(
         raise NotebookError("; ".join(f"{result.notebook}: {result.error}" for result in failed))
 
 
+@notebooks_app.command("keep")
+def notebooks_keep(
+    address: Annotated[str, typer.Argument(metavar="FOLDER|gs://…", help="Where to.")],
+    runs: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs"),
+) -> None:
+    """Put the newest run's executed notebooks, results and report into a folder or bucket, however it ended."""
+    from melodify_lib.notebooks import keep
+    from melodify_lib.settings import Settings
+    from melodify_lib.store import open_store
+
+    for one in keep(runs, open_store(Settings.load(store=address))):
+        typer.echo(one)
+
+
 @pipeline_app.command("compile")
 def pipeline_compile(
     out_file: Annotated[Path, typer.Option("--out", "-o", help="The spec, .yaml or .json.")] = Path(
@@ -695,6 +710,21 @@ def pipeline_compile(
     graph = _pipelines("graph")
     settings = Settings.load(image=image)
     typer.echo(graph.compile_pipeline(out_file, settings.image or graph.IMAGE, graph.resources_for(settings)))
+
+
+@pipeline_app.command("upload")
+def pipeline_upload(
+    template: Annotated[Path, typer.Argument(metavar="FILE", help="What `pipeline compile` wrote.")] = Path(
+        "runs/pipeline.yaml"
+    ),
+    tag: Annotated[list[str] | None, typer.Option(help="A name for this version; may be repeated.")] = None,
+) -> None:
+    """Put a compiled pipeline into Artifact Registry; what is there already is not uploaded again."""
+    from melodify_lib.settings import Settings
+
+    with _status("Uploading"):
+        address = _pipelines("template").upload(template, Settings.load(), tags=tag or [])
+    typer.echo(address)
 
 
 @pipeline_app.command("run")
@@ -736,29 +766,76 @@ def pipeline_run(
         _print_table({**run.tasks, "song": run.song, "card": run.card_address, "seconds": f"{run.seconds:.1f}"})
 
 
+@cloud_app.command("deploy")
+def cloud_deploy(
+    image: Annotated[str | None, typer.Option(help="Container image of the endpoint (MELODIFY_IMAGE).")] = None,
+    musician: Annotated[str, typer.Option(help="Who plays there: arranger or musicgen.")] = "arranger",
+    artifacts: Annotated[str, typer.Option(help="gs:// folder of MusicGen's checkpoint.")] = "",
+    machine_type: Annotated[str, typer.Option(help="Machine, such as g2-standard-4.")] = "n2-standard-4",
+    accelerator_type: Annotated[str, typer.Option(help="Its accelerator, such as NVIDIA_L4.")] = "",
+    share: Annotated[int, typer.Option(help="Percent of the traffic while it is tried.")] = 10,
+    answers: Annotated[int, typer.Option(min=1, help="Songs that it must make.")] = 3,
+    within: Annotated[float, typer.Option(help="Seconds that each may take.")] = 60,
+    seconds: Annotated[float, typer.Option(help="Length of these songs.")] = 8,
+    as_json: Json = False,
+) -> None:
+    """Let a new version of the musician serve, if it passes: paid by the hour from then on.
+
+    It is registered and deployed beside the version that serves, with a share of the traffic, and asked for songs. One
+    that answers, in time, gets all the traffic and the older version is undeployed; else it is itself. Nothing serves
+    twice in the end, an error, Ctrl-C or SIGTERM between included; after SIGKILL, `melodify cloud settle` sees to it.
+    """
+    from melodify_lib.cloud import endpoints, rollout
+    from melodify_lib.settings import Settings
+
+    settings = Settings.load(image=image)
+    if not settings.image:
+        raise SettingsError("no image to deploy: set MELODIFY_IMAGE, best by digest")
+    environment = endpoints.container_environment(settings, musician)
+    if musician == "musicgen" and not artifacts:
+        environment["MELODIFY_CHECKPOINT"] = settings.checkpoint
+    with _interrupted_by_sigterm():
+        model = endpoints.register(
+            settings, settings.image, artifacts=artifacts, environment=environment, aliases=["candidate"], on_event=_say
+        )
+        gate = rollout.Gate(share=share, answers=answers, within_s=within, seconds=seconds)
+        done = rollout.roll_out(
+            settings, model, gate, machine_type=machine_type, accelerator_type=accelerator_type, on_event=_say
+        )
+    if as_json:
+        typer.echo(json.dumps(_plain(done)))
+    else:
+        heard = {"its answers": done.canary_s, "the older version's": done.older_s}
+        slowest = {who: f"{max(took):.1f} s at most, of {len(took)}" for who, took in heard.items() if took}
+        _print_table({"serves": done.model, "endpoint": done.endpoint, **slowest})
+
+
+@cloud_app.command("settle")
+def cloud_settle() -> None:
+    """End what a `cloud deploy` that was killed left: the version with the most traffic serves alone."""
+    from melodify_lib.cloud import rollout
+    from melodify_lib.settings import Settings
+
+    settings = Settings.load()
+    with _status("Looking"):
+        keep = rollout.settle(settings, on_event=_say)
+    typer.echo(f"{keep} serves alone" if keep else "nothing is served")
+
+
 @cloud_app.command("list")
-def cloud_list(as_json: Json = False) -> None:
+def cloud_list(
+    as_json: Json = False,
+    none: Annotated[bool, typer.Option("--none", help="Exit code 1 where there is anything.")] = False,
+) -> None:
     """List endpoints, models, pipeline jobs and tuning jobs with our labels, and what they cost an hour."""
     from melodify_lib.cloud import resources
     from melodify_lib.settings import Settings
 
     with _status("Looking"):
         found = resources.find(Settings.load())
-    if as_json:
-        typer.echo(json.dumps([{**_plain(one), "expires": one.expires and str(one.expires)} for one in found]))
-        return
-    table = Table(box=None, pad_edge=False)
-    for column in ("what", "name", "run", "expires", "state", "price"):
-        table.add_column(column)
-    for one in found:
-        price = "unknown" if one.dollars_an_hour is None else f"${one.dollars_an_hour:.3f} an hour"
-        name = "/".join(one.name.split("/")[-2:])
-        table.add_row(one.kind, name, one.run, str(one.expires or "never"), one.state, price)
-    Console(width=max(out.width, 160)).print(table)
-    total = sum(one.dollars_an_hour or 0 for one in found)
-    unknown = " and what is unknown" if any(one.dollars_an_hour is None for one in found) else ""
-    prices = "by list prices (melodify_lib/cloud/machines.yaml)"
-    typer.echo(f"{len(found)} in all, ${total:.3f}{unknown} an hour {prices}")
+    _print_resources(found, as_json)
+    if none and found:
+        raise typer.Exit(1)
 
 
 @cloud_app.command("clean")
@@ -839,6 +916,18 @@ def _status(text: str) -> Iterator[Any]:
     """A spinner on standard error where there is a terminal; yields a function that changes its text."""
     with err.status(f"{text} …") as status:
         yield lambda text: status.update(f"{text} …")
+
+
+@contextmanager
+def _interrupted_by_sigterm() -> Iterator[None]:
+    """SIGTERM, by which whoever runs a build ends it, is Ctrl-C: what was begun is tidied up."""
+    import signal
+
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
@@ -938,6 +1027,24 @@ def _measures(measures: Measures) -> str:
         f"{measures.bpm or '–'} bpm, {measures.key or 'no key'}, {measures.duration_s} s, "
         f"{measures.loudness_lufs} LUFS, {measures.true_peak_dbtp} dBTP"
     )
+
+
+def _print_resources(found: list[Resource], as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps([{**_plain(one), "expires": one.expires and str(one.expires)} for one in found]))
+        return
+    table = Table(box=None, pad_edge=False)
+    for column in ("what", "name", "run", "expires", "state", "price"):
+        table.add_column(column)
+    for one in found:
+        price = "unknown" if one.dollars_an_hour is None else f"${one.dollars_an_hour:.3f} an hour"
+        name = "/".join(one.name.split("/")[-2:])
+        table.add_row(one.kind, name, one.run, str(one.expires or "never"), one.state, price)
+    Console(width=max(out.width, 160)).print(table)
+    total = sum(one.dollars_an_hour or 0 for one in found)
+    unknown = " and what is unknown" if any(one.dollars_an_hour is None for one in found) else ""
+    prices = "by list prices (melodify_lib/cloud/machines.yaml)"
+    typer.echo(f"{len(found)} in all, ${total:.3f}{unknown} an hour {prices}")
 
 
 def _print_statistics(stats: Statistics) -> None:

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from melodify_lib.errors import MissingDependencyError, NotebookError
-from melodify_lib.store import FolderStore
+from melodify_lib.store import FolderStore, Store
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,9 @@ before a deployment can be taken away it must be waited for.
 KERNEL = "python3"
 HANDED_ON = {"dataset": "dataset", "describer_model": "describer"}
 """Parameter → folder of the run that a later notebook gets in it, once an earlier one has made it."""
+
+KEPT = (".ipynb", ".json", ".html")
+"""What `keep` keeps, right in a run's folder."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,18 @@ def point_latest(run: Path) -> Path:
     aside = run.with_name(f".latest-{run.name}")
     aside.symlink_to(run.name)
     return aside.replace(run.with_name("latest"))
+
+
+def keep(root: Path, store: Store) -> list[str]:
+    """Put the newest run's notebooks, results and report into `store`, as they are; their addresses.
+
+    A run that was killed has them too, as far as it came; what notebooks made (datasets, songs) is not put there.
+    """
+    runs = sorted(path for path in root.resolve().glob("[0-9]*T[0-9]*Z-*") if path.is_dir())
+    if not runs:
+        raise NotebookError(f"no run in {root.resolve()}; give the folder with --runs")
+    files = [path for path in sorted(runs[-1].iterdir()) if path.suffix in KEPT and path.is_file()]
+    return [store.put(f"{runs[-1].name}/{path.name}", path.read_bytes()) for path in files]
 
 
 def check_parameters(paths: list[Path], parameters: Iterable[str]) -> dict[Path, set[str]]:

@@ -76,7 +76,13 @@ class Settings(BaseSettings):
     openai_model: str = Field("gpt-5-mini", description="OpenAI model that captions and teaches")
     lyria_model: str = Field("lyria-002", description="Lyria that plays")
     endpoint: str = Field("", description="number or name of the Vertex AI endpoint that plays")
+    serving_name: str = Field(
+        "melodify-musician",
+        pattern=r"^[a-z][a-z0-9-]{0,61}[a-z0-9]$",
+        description="name of the endpoint that is deployed to, and of its model in Model Registry",
+    )
     image: str = Field("", description="container image of the pipeline's components and of the endpoint")
+    templates: str = Field("melodify-pipelines", description="KFP repository in Artifact Registry for pipelines")
     service_account: str = Field("", description="e-mail of the service account that jobs, servers and links act as")
     log_format: Literal["text", "json"] = Field("text", description="logs for people, or for Cloud Logging")
     trace: str = Field(
@@ -99,6 +105,7 @@ class Settings(BaseSettings):
     iam_base_url: str | None = Field(None, description="address of IAM, if not the public one")
     iam_credentials_base_url: str | None = Field(None, description="address of IAM Credentials, if not the public one")
     secret_manager_base_url: str | None = Field(None, description="address of Secret Manager, if not the public one")
+    templates_base_url: str | None = Field(None, description="address of that repository's host, if not the region's")
     quotas_base_url: str | None = Field(None, description="address of Cloud Quotas, if not the public one")
     resource_manager_base_url: str | None = Field(
         None, description="address of Resource Manager, if not the public one"

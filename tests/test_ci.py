@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-TARGETS = ["test", "lint", "audit", "docs", "run", "notebooks-cloud"]
+TARGETS = ["test", "lint", "audit", "docs", "run", "notebooks-cloud", "build-local"]
 DEBIANS = "/usr/lib/postgresql"
 POSTGRES = "../postgresql/15/bin/initdb"  # beside the path
 
@@ -33,8 +33,11 @@ def test_ci_ends_where_a_browser_or_a_database_cannot_be_had(
     programs, script = tmp_path / "bin", tmp_path / "checkout" / ".ci" / "run"
     for folder in (programs, script.parent, (programs / POSTGRES).parent):
         folder.mkdir(parents=True)
-    script.write_text((ROOT / ".ci/run").read_text("utf-8").replace(DEBIANS, str(tmp_path / "postgresql")))
-    for name in ("dirname", "touch", "chmod"):
+    script.write_text((ROOT / ".ci/run").read_text("utf-8"))
+    packages = script.with_name("packages")
+    packages.write_text((ROOT / ".ci/packages").read_text("utf-8").replace(DEBIANS, str(tmp_path / "postgresql")))
+    packages.chmod(0o755)
+    for name in ("bash", "dirname", "env", "touch", "chmod"):
         (programs / name).symlink_to(shutil.which(name) or "")
     install = "".join(f"touch {programs / name}; chmod +x {programs / name}\n" for name in installs)
     says = {"make": f'echo "$1" >> {tmp_path / "made"}', "apt-get": f"[ $1 = update ] && exit\n{install}"}

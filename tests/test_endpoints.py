@@ -71,7 +71,7 @@ def settings(vertex: VertexEmulator, **more: Any) -> Settings:
         "gcs_base_url": vertex.gcs_url,
         "store": f"gs://{gcs.BUCKET}",
         "musician": "endpoint",
-        "endpoint": endpoints.NAME,
+        "endpoint": "melodify-musician",
     }
     return Settings(**{**fields, **more})
 

@@ -230,7 +230,7 @@ class Clouds:
         fields = {
             "captioner": "openai", "describer": "gemini", "musician": "endpoint", "tuner": "vertex", "allow_paid": True,
             "project": project, "bucket": gcs.BUCKET, "store": f"gs://{gcs.BUCKET}/{project}", "image": orders.IMAGE,
-            "endpoint": endpoints.NAME, "openai_api_key": KEY, "access_token": TOKEN, "service_account": ACCOUNT,
+            "endpoint": "melodify-musician", "openai_api_key": KEY, "access_token": TOKEN, "service_account": ACCOUNT,
             "openai_base_url": f"{self.proxies['openai'].url}/openai/v1", "vertex_base_url": self.proxies["vertex"].url,
             "gcs_base_url": self.proxies["gcs"].url, "iam_base_url": self.proxies["iam"].url,
             "iam_credentials_base_url": self.proxies["iam"].url,

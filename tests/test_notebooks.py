@@ -1,6 +1,8 @@
 """The strict runner: what papermill lets pass is an error here."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ import nbformat
 import pytest
 
 from emulators.cloud import Cloud
+from melodify_lib import notebooks
 from melodify_lib.cloud import endpoints
 from melodify_lib.errors import NotebookError
 from melodify_lib.notebooks import LIMITS, Limits, find_notebooks, new_run, point_latest, run_notebooks
@@ -48,6 +51,25 @@ def test_a_failed_cell_is_named_and_its_notebook_kept(tmp_path: Path) -> None:
     assert "before" in (run / "01_broken.ipynb").read_text()
     report = write_report(run, [failed, passed]).read_text()
     assert "ZeroDivisionError" in report and (run / "01_broken.html").exists()
+
+
+def test_a_run_that_failed_is_kept_in_a_bucket_without_what_it_made(gcp: Cloud, tmp_path: Path) -> None:
+    broken = notebook(tmp_path, "01_broken", "profile = ''\nout = '.'", "import os; os.mkdir(f'{out}/song')", "1 / 0")
+    melodify = [sys.executable, "-c", "from melodify_lib.cli import main; main()", "notebooks"]
+    runs = ("--runs", str(tmp_path / "runs"))
+    run = subprocess.run([*melodify, "run", "--folder", str(broken.parent), *runs], capture_output=True, check=False)
+    assert run.returncode == 1
+    keep = [*melodify, "keep", f"gs://{gcp.environment['MELODIFY_BUCKET']}/builds/7", *runs]
+    kept = subprocess.run(keep, capture_output=True, text=True, check=True).stdout.split()
+    latest = (tmp_path / "runs" / "latest").resolve()
+    store = open_store(Settings.load(store=f"gs://{gcp.environment['MELODIFY_BUCKET']}/builds/7"))
+    assert store.list() == [f"{latest.name}/{name}" for name in KEPT] and len(kept) == len(KEPT)
+    assert json.loads(store.get(f"{latest.name}/01_broken.json"))["passed"] is False
+    with pytest.raises(NotebookError, match="no run in"):
+        notebooks.keep(tmp_path, store)
+
+
+KEPT = ["01_broken.html", "01_broken.ipynb", "01_broken.json", "report.html"]
 
 
 def test_a_cell_that_hangs_is_stopped(tmp_path: Path) -> None:

@@ -242,6 +242,11 @@ def google_errors(settings: Settings, service: str = "Vertex AI", *, is_paid: bo
         raise CloudError(f"{service}: what was sent did not arrive whole; try again") from None
     except (UnknownApiResponseError, ValidationError, JSONDecodeError, ParseError) as error:
         raise _unreadable(service, error, is_paid) from None
+    except requests.HTTPError as error:  # of KFP's client of Artifact Registry
+        answer = error.response
+        raise refusal(
+            service, answer.status_code, answer.text, answer.headers, settings, _reason(answer.text)
+        ) from None
     except (httpx.TransportError, requests.RequestException, RetryError) as error:
         raise CloudError(
             f"{service} did not answer ({type(error).__name__}); check the network",

@@ -1,7 +1,7 @@
 """The musician's image on Vertex AI: registered, deployed, given its share of the traffic, asked, taken away.
 
-Model and endpoint have names of our own choosing, and a version carries the hash of what it was made of: what was
-asked for before, by a client that was killed perhaps, is found and not made a second time.
+Model and endpoint have a name of our own choosing (`Settings.serving_name`), and a version carries the hash of what it
+was made of: what was asked for before, by a client that was killed perhaps, is found and not made a second time.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 
     from melodify_lib.settings import Settings
 
-NAME = "melodify-musician"
-"""Of the model in Model Registry, and of the endpoint."""
 PORT, PREDICT_ROUTE, HEALTH_ROUTE = 8080, "/predict", "/health"
 """What the image serves; see serving/."""
 REQUEST_MAX_BYTES = 1_500_000
@@ -40,6 +39,14 @@ OnEvent = Callable[[str], None]
 T = TypeVar("T")
 
 
+@dataclass(frozen=True)
+class Answer:
+    """Predictions, and the id of the deployment that made them: of those that share the traffic, by chance."""
+
+    predictions: list[Any]
+    deployed: str
+
+
 def register(
     settings: Settings,
     image: str,
@@ -49,7 +56,7 @@ def register(
     aliases: Sequence[str] = (),
     on_event: OnEvent = lambda text: None,
 ) -> str:
-    """Make `image` a version of the model `NAME`; its name, such as ``projects/…/models/melodify-musician@2``.
+    """Make `image` a version of our model; its name, such as ``projects/…/models/melodify-musician@2``.
 
     `artifacts` is a gs:// folder that the container finds as ``AIP_STORAGE_URI``. The same image, artifacts and
     environment are the same version, however often they are registered: it gets the `aliases` and expires later; one
@@ -60,7 +67,7 @@ def register(
 
     client = clients.vertex(settings, ModelServiceClient)
     request = sha256(json.dumps([image, artifacts, sorted((environment or {}).items())]).encode())[:32]
-    name = f"{clients.parent(settings)}/models/{NAME}"
+    name = f"{clients.parent(settings)}/models/{settings.serving_name}"
     _wait_for_others(settings, client, name, UploadModelResponse, on_event)
     versions = clients.find_google(settings, lambda: list(client.list_model_versions(name=name, retry=None)))
     for version in versions or ():
@@ -72,7 +79,7 @@ def register(
                 alias(settings, version.name, one)
             return str(version.name)
     model = {
-        "display_name": NAME,
+        "display_name": settings.serving_name,
         "labels": labels.labels(settings, request),
         "version_aliases": list(aliases),
         "artifact_uri": artifacts,
@@ -84,7 +91,7 @@ def register(
             "env": [{"name": key, "value": value} for key, value in (environment or {}).items()],
         },
     }
-    of_which = {"model_id": NAME} if versions is None else {"parent_model": name}
+    of_which = {"model_id": settings.serving_name} if versions is None else {"parent_model": name}
     upload = {"parent": clients.parent(settings), "model": model, **of_which}
     operation = _order(settings, lambda: client.upload_model(request=upload, retry=None), f"registering {image}")
     made = wait_for(settings, operation, f"registering {image}")
@@ -125,7 +132,7 @@ def deploy(
     traffic: int = 100,
     on_event: OnEvent = lambda text: None,
 ) -> tuple[str, str]:
-    """Serve `model` from the endpoint `NAME`, which is made if it is not there; names of endpoint and deployment.
+    """Serve `model` from our endpoint, which is made if it is not there; names of endpoint and deployment.
 
     It gets `traffic` percent, or all where nobody has any; what the others had is scaled down to the rest: 10 is a
     canary, 100 all of it. A model that is deployed already, or is just being deployed, is not deployed again; it and
@@ -156,7 +163,7 @@ def deploy(
         # Of two who order the same at once, the service refuses one.
         "id": _number(registered.name.removeprefix(f"{clients.parent(settings)}/")),
         "model": registered.name,
-        "display_name": NAME,
+        "display_name": settings.serving_name,
         "service_account": settings.service_account,
         "dedicated_resources": {
             "machine_spec": machine,
@@ -212,6 +219,37 @@ def undeploy(settings: Settings, endpoint: str, deployed: str) -> None:
         ),
     )
     wait_for(settings, operation, f"undeploying {deployed}")
+
+
+def serve_only(settings: Settings, endpoint: str, deployed: str, *, on_event: OnEvent = lambda text: None) -> None:
+    """Take all other deployments away, so that `deployed` has all the traffic; every one, where it is empty.
+
+    Raises `InputError` where it is not there, and changes nothing.
+    """
+    there = get(settings, endpoint)
+    shares = dict(there.traffic_split.items())
+    others = [one.id for one in there.deployed_models if one.id != deployed]
+    if deployed and len(others) == len(there.deployed_models):
+        raise InputError(f"{deployed} is not deployed in {endpoint}; nothing was changed")
+    if deployed and others and not shares.get(deployed):
+        split(settings, endpoint, {deployed: 100})
+    for one in sorted(others, key=lambda one: shares.get(one, 0)):  # the busiest last
+        undeploy(settings, endpoint, one)
+        on_event(f"undeployed: {one}")
+
+
+def wait_until_unchanged(settings: Settings, endpoint: str, *, on_event: OnEvent = lambda text: None) -> None:
+    """Wait for the deployments that are under way, whoever ordered them."""
+    from google.cloud.aiplatform_v1 import EndpointServiceClient
+    from google.cloud.aiplatform_v1.types import DeployModelResponse
+
+    _wait_for_others(settings, clients.vertex(settings, EndpointServiceClient), endpoint, DeployModelResponse, on_event)
+
+
+def busiest(endpoint: Endpoint) -> str:
+    """The deployment with the most traffic; empty where nobody has any."""
+    shares = _without_zeros(dict(endpoint.traffic_split.items()))
+    return max(sorted(shares), key=lambda one: shares[one], default="")
 
 
 def delete_endpoint(settings: Settings, endpoint: str, *, on_event: OnEvent = lambda text: None) -> bool:
@@ -299,8 +337,8 @@ def find_model(settings: Settings, model: str) -> Model | None:
     return found
 
 
-def predict(settings: Settings, endpoint: Endpoint, instances: Sequence[Mapping[str, Any]]) -> list[Any]:
-    """The predictions for `instances`, as many. What is asked of the musician may be asked again, and is made once."""
+def predict(settings: Settings, endpoint: Endpoint, instances: Sequence[Mapping[str, Any]]) -> Answer:
+    """As many predictions as `instances`. What is asked of the musician may be asked again, and is made once."""
     from google.cloud.aiplatform_v1 import PredictionServiceClient
     from google.protobuf import json_format
 
@@ -327,7 +365,7 @@ def predict(settings: Settings, endpoint: Endpoint, instances: Sequence[Mapping[
         predictions: list[Any] = json_format.MessageToDict(answer._pb).get("predictions", [])
     if len(predictions) != len(instances):
         raise CloudError(f"the endpoint gave {len(predictions)} predictions for {len(instances)} instances")
-    return predictions
+    return Answer(predictions, str(answer.deployed_model_id))
 
 
 def own_endpoint(settings: Settings) -> str:
@@ -370,12 +408,12 @@ def wait_for(settings: Settings, operation: Operation, what: str) -> Any:
 
 def _endpoint(settings: Settings, client: Any, on_event: OnEvent) -> str:
     """Name of the endpoint, made if it is not there."""
-    name = f"{clients.parent(settings)}/endpoints/{NAME}"
+    name = f"{clients.parent(settings)}/endpoints/{settings.serving_name}"
     if find_endpoint(settings, name) is not None:
         return name
     new = {
-        "display_name": NAME,
-        "labels": labels.labels(settings, NAME),
+        "display_name": settings.serving_name,
+        "labels": labels.labels(settings, settings.serving_name),
         # A shared address gives up after a minute, before a long song is made.
         "dedicated_endpoint_enabled": True,
         "client_connection_config": {"inference_timeout": timedelta(seconds=settings.deadline)},
@@ -383,7 +421,9 @@ def _endpoint(settings: Settings, client: Any, on_event: OnEvent) -> str:
     try:
         operation = clients.ask_google(
             settings,
-            lambda: client.create_endpoint(parent=clients.parent(settings), endpoint=new, endpoint_id=NAME, retry=None),
+            lambda: client.create_endpoint(
+                parent=clients.parent(settings), endpoint=new, endpoint_id=settings.serving_name, retry=None
+            ),
             is_repeatable=False,
         )
     except CloudError as error:

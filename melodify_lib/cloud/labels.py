@@ -20,7 +20,7 @@ as ``2026-12-24``.
 
 def labels(settings: Settings, request: str) -> dict[str, str]:
     """Labels for something new; at most 63 of ``a-z 0-9 _ -`` each, as Google Cloud allows."""
-    return {RUN: TRACE.get() or _process(), REQUEST: request, EXPIRES: expires(settings)}
+    return {RUN: TRACE.get() or settings.trace or _process(), REQUEST: request, EXPIRES: expires(settings)}
 
 
 def expires(settings: Settings) -> str:
@@ -30,5 +30,5 @@ def expires(settings: Settings) -> str:
 
 @cache
 def _process() -> str:
-    """Stands for the trace where there is none."""
+    """Stands for the trace where there is none, as in a notebook to which nobody gave one (MELODIFY_TRACE)."""
     return token_hex(16)

@@ -62,10 +62,12 @@ class EndpointMusician:
         if seed >= SEED_LIMIT:
             raise InputError(f"a seed for an endpoint must be below 2**53; got {seed}")
         asked = {"description": description.model_dump(mode="json"), "seconds": seconds, "seed": seed}
-        (prediction,) = endpoints.predict(self._settings, endpoints.get(self._settings, self._name), [asked])
-        return self._fetch(_card_address(prediction), asked)
+        answer = endpoints.predict(self._settings, endpoints.get(self._settings, self._name), [asked])
+        return self.fetch(answer.predictions[0], asked)
 
-    def _fetch(self, address: str, asked: dict[str, Any]) -> Track:
+    def fetch(self, prediction: Any, asked: dict[str, Any]) -> Track:
+        """The song that was `asked` for, from where a `prediction` says it lies. Raises `ModelError` as `play`."""
+        address = _card_address(prediction)
         prefix = name_in(self._store, address).removesuffix("card.json")
         card = TrackCard.from_json(self._store.get(f"{prefix}card.json"))
         got = {

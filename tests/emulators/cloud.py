@@ -1,4 +1,4 @@
-"""The whole cloud on this machine (OpenAI, Vertex AI, Cloud Storage, IAM, Secret Manager), and settings that reach it.
+"""The whole cloud on this machine, from Vertex AI to Artifact Registry, and settings that reach it.
 
 python -m emulators                       # starts it, says how to use it, and waits
 python -m emulators melodify doctor       # starts it for one command
@@ -16,6 +16,7 @@ from emulators.gcs import BUCKET, gcs
 from emulators.iam import IamEmulator
 from emulators.openai import OpenAIEmulator
 from emulators.pupil import Pupil
+from emulators.templates import TemplatesEmulator
 from emulators.vertex import PROJECT, VertexEmulator
 from melodify_lib import stages
 from melodify_lib.nouns import Caption
@@ -33,6 +34,7 @@ class Cloud:
     iam: IamEmulator
     openai: OpenAIEmulator
     vertex: VertexEmulator
+    templates: TemplatesEmulator
     environment: dict[str, str]
 
 
@@ -46,6 +48,7 @@ def cloud() -> Iterator[Cloud]:
         IamEmulator(token, ACCOUNT) as iam,
         OpenAIEmulator(model, key) as openai,
         VertexEmulator(model, token, gcs_url) as vertex,
+        TemplatesEmulator(token) as templates,
     ):
         environment = {
             "MELODIFY_PROFILE": "gcp",
@@ -61,13 +64,14 @@ def cloud() -> Iterator[Cloud]:
             "MELODIFY_QUOTAS_BASE_URL": iam.url,
             "MELODIFY_RESOURCE_MANAGER_BASE_URL": iam.url,
             "MELODIFY_SECRET_MANAGER_BASE_URL": iam.url,
+            "MELODIFY_TEMPLATES_BASE_URL": templates.url,
             "MELODIFY_OPENAI_SECRET": SECRET,
             "MELODIFY_SERVICE_ACCOUNT": ACCOUNT,
             "MELODIFY_IMAGE": IMAGE,
         }
         iam.secrets[SECRET] = key
         vertex.machine = {name: value for name, value in environment.items() if name != "MELODIFY_OPENAI_API_KEY"}
-        yield Cloud(iam, openai, vertex, environment)
+        yield Cloud(iam, openai, vertex, templates, environment)
 
 
 class Untuned:

@@ -143,6 +143,12 @@ class _Server(ThreadingHTTPServer):
             super().handle_error(request, client_address)
 
 
+def _read(kind: str, data: bytes) -> Any:
+    if kind.startswith("multipart/"):
+        return data
+    return json.loads(data) if data else None
+
+
 def _handler(emulator: Emulator) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -164,7 +170,7 @@ def _handler(emulator: Emulator) -> type[BaseHTTPRequestHandler]:
                 unquote(address.path),
                 parse_qs(address.query),
                 {name.lower(): value for name, value in self.headers.items()},
-                json.loads(data) if data else None,
+                _read(self.headers.get_content_type(), data),
             )
             reply = emulator.answer(request)
             if reply is None:

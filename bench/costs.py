@@ -35,7 +35,7 @@ class Rate:
 
 
 RATES = (
-    Rate("arranger", 60 / 2.60 * 30 / 2, "README: `compose(…, seconds=30)`, warm: 2.60 s"),
+    Rate("arranger", 60 / 0.91 * 30 / 2, "README: `compose(…, seconds=30)`, warm: 0.91 s"),
     Rate("MusicGen, `int8`, one song at a time", 14.4 * 5 / 2, "serving/README.md: 14.4 songs of 5 s a minute"),
     Rate("MusicGen, `int8`, 16 callers", 38.6 * 5 / 2, "serving/README.md: 38.6 songs of 5 s a minute"),
 )

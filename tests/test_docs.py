@@ -101,7 +101,7 @@ def test_costs_follow_the_formula_and_ones_own_prices(tmp_path: Path) -> None:
 
 def test_rates_are_those_that_the_readmes_print() -> None:
     readme, serving = (ROOT / "README.md").read_text("utf-8"), (ROOT / "serving/README.md").read_text("utf-8")
-    assert "| `compose(…, seconds=30)`, warm | 2.60 s" in readme
+    assert "| `compose(…, seconds=30)`, warm | 0.91 s" in readme
     assert re.search(r"^\| 1 \| 14\.4 \|", serving, re.MULTILINE)
     assert re.search(r"^\| 16 \| 38\.6 \|", serving, re.MULTILINE)
 

@@ -397,3 +397,9 @@ def own_seed(data: bytes) -> int:
 def sha256(data: bytes) -> str:
     """Hex digest by which pictures, models and files are named on cards and in caches."""
     return hashlib.sha256(data).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """The same of a file, which is not read into memory. Raises `OSError`."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

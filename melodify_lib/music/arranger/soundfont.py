@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from melodify_lib.errors import SettingsError
+from melodify_lib.nouns import file_sha256
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,7 @@ class SoundFont:
     @cached_property
     def sha256(self) -> str:
         """Hex digest of the file."""
-        with self.path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_sha256(self.path)
 
 
 BEST = ("MuseScore_General.sf2", "GeneralUser-GS.sf2", "FluidR3_GM.sf2")

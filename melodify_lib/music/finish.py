@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+SOURCES = ("music/finish.py", "music/measure.py", "music/formats.py")
+"""What finishes every track, and so is a part of each musician's version."""
 LOUDNESS_LUFS = -14.0
 """What the large streaming services normalise to."""
 TRUE_PEAK_DBTP = -1.0

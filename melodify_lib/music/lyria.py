@@ -15,7 +15,7 @@ import numpy as np
 from melodify_lib.cloud import clients
 from melodify_lib.errors import InputError, ModelError
 from melodify_lib.fingerprint import fingerprint
-from melodify_lib.music.finish import check_request, finish_track
+from melodify_lib.music.finish import SOURCES, check_request, finish_track
 from melodify_lib.music.foreign import read_wav
 from melodify_lib.nouns import MusicDescription, PermittedUse, StageVersion, Track
 
@@ -54,7 +54,7 @@ class Lyria:
 
     @property
     def version(self) -> StageVersion:
-        sources = fingerprint(*(f"music/{name}.py" for name in ("lyria", "foreign", "finish", "measure", "formats")))
+        sources = fingerprint("music/lyria.py", "music/foreign.py", *SOURCES)
         return StageVersion(name="lyria", version=f"{self._settings.lyria_model}+{sources}")
 
     def play(

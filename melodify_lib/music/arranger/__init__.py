@@ -42,8 +42,9 @@ class Arranger:
     def version(self) -> StageVersion:
         """The arranger, FluidSynth and the SoundFont: all decide the bytes."""
         from melodify_lib.music.arranger import fluidsynth
+        from melodify_lib.music.finish import SOURCES
 
-        sources = fingerprint("music/arranger", "music/finish.py", "music/measure.py", "music/formats.py", "moods.py")
+        sources = fingerprint("music/arranger", *SOURCES, "moods.py")
         font = f"{self._font.name}@{self._font.sha256[:12]}"
         return StageVersion(name="arranger", version=f"{sources}+fluidsynth@{fluidsynth.version()}+{font}")
 

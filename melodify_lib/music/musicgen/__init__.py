@@ -40,7 +40,9 @@ class MusicGen:
     @cached_property
     def version(self) -> StageVersion:
         """The engine, its precision and the checkpoint's weights: all three decide the bytes."""
-        sources = fingerprint("music/musicgen", "music/finish.py", "music/measure.py", "music/formats.py")
+        from melodify_lib.music.finish import SOURCES
+
+        sources = fingerprint("music/musicgen", *SOURCES)
         weights = f"{self._checkpoint.label}@{self._checkpoint.digest[:12]}"
         return StageVersion(name="musicgen", version=f"{sources}+{self._precision}+{weights}")
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from melodify_lib.errors import MissingDependencyError
+from melodify_lib.music.measure import TEMPO_TOLERANCE
 from melodify_lib.nouns import TONICS, Measures
 
 if TYPE_CHECKING:
@@ -33,7 +34,6 @@ PULSE = 0.25
 The largest autocorrelation between 40 and 240 bpm; .25 is the most that 200 tracks of 20 s had whose notes begin at
 random times, half to eight a second. Noise has .05 to .08.
 """
-TEMPO_TOLERANCE = 0.02
 _BINS = 36  # an octave, as librosa's chroma has it
 
 # Krumhansl & Kessler (1982), "Tracing the dynamic changes in perceived tonal organization": how well each pitch class

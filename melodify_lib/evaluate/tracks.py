@@ -19,6 +19,7 @@ from melodify_lib.evaluate.bars import Bar
 from melodify_lib.evaluate.listen import Sound, key_credit, same_tempo
 from melodify_lib.genres import GENRES
 from melodify_lib.music.finish import LOUDNESS_LUFS, TRUE_PEAK_DBTP, check_request
+from melodify_lib.music.measure import SILENCE_MAX_S
 from melodify_lib.nouns import Measures, MusicDescription
 from melodify_lib.stages import Musician
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 LOUDNESS_TOLERANCE_LU = 0.5
 DURATION_TOLERANCE_S = 0.5
-SILENCE_MAX_S = 1.5
 
 Who = Literal["heard", "card"]
 

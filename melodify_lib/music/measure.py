@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     Audio = npt.NDArray[np.float32]
 
 SILENCE_DBFS = -60.0
+TEMPO_TOLERANCE = 0.02
+"""Share by which a tempo may be off and still be the one that was asked for."""
+SILENCE_MAX_S = 1.5
+"""The longest silence that is no hole in a track."""
 _PHASE_TAPS = 12  # of each of the four phases of the oversampling filter, as in annex 2
 _FRAME_HZ = 100  # frames a second of the onset envelope
 

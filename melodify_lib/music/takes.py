@@ -5,15 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from melodify_lib.errors import InputError
-from melodify_lib.music.measure import key_fits
+from melodify_lib.music.measure import SILENCE_MAX_S, TEMPO_TOLERANCE, key_fits
 from melodify_lib.nouns import MusicDescription, Take, Track
 
 if TYPE_CHECKING:
     from melodify_lib.stages import Musician, OnProgress
 
 TAKES_MAX = 20
-_SAME_TEMPO = 0.02
-_LONGEST_SILENCE_S = 1.5
 
 
 def play_best(
@@ -59,7 +57,7 @@ def judge(track: Track) -> Take:
         fit += 0.5
         reasons.append("no pulse is heard")
     else:
-        is_right = abs(got.bpm / asked.bpm - 1) <= _SAME_TEMPO
+        is_right = abs(got.bpm / asked.bpm - 1) <= TEMPO_TOLERANCE
         fit += is_right
         reasons.append(f"{got.bpm:g} bpm is {'' if is_right else 'not '}{asked.bpm:g}")
     fits = key_fits(track.audio.mean(axis=0), track.sample_rate)
@@ -70,7 +68,7 @@ def judge(track: Track) -> Take:
             f"{asked.key} stands out by {margin:+.2f}" if margin > 0 else f"{got.key} is heard, not {asked.key}"
         )
     silence = got.longest_silence_s or 0.0
-    is_whole = silence <= _LONGEST_SILENCE_S
+    is_whole = silence <= SILENCE_MAX_S
     fit += is_whole
     if not is_whole:
         reasons.append(f"a silence of {silence:g} s")

@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -570,12 +570,7 @@ def evaluate_tracks(
         player = stages.musician(Settings.load(musician=musician))
         evaluation = of_tracks.evaluate(player, chosen, seconds=seconds, seed=seed, on_progress=on_progress)
     report.write_tracks(evaluation, out_dir)
-    if as_json:
-        typer.echo(json.dumps(evaluation.to_dict(), ensure_ascii=False))
-    else:
-        _print_tracks(evaluation)
-        _print_table({"written": out_dir})
-    _hold_to(evaluation.bars())
+    _print_evaluated(evaluation, _print_tracks, out_dir, as_json)
 
 
 @evaluate_app.command("alignment")
@@ -625,12 +620,7 @@ def evaluate_alignment(
             on_progress=on_progress,
         )
     report.write_alignment(evaluation, out_dir)
-    if as_json:
-        typer.echo(json.dumps(evaluation.to_dict(), ensure_ascii=False))
-    else:
-        _print_alignment(evaluation)
-        _print_table({"written": out_dir})
-    _hold_to(evaluation.bars())
+    _print_evaluated(evaluation, _print_alignment, out_dir, as_json)
 
 
 @notebooks_app.command("run")
@@ -1095,6 +1085,20 @@ def _print_evaluation(evaluation: Evaluation, metrics: dict[str, str]) -> None:
     out.print(table)
 
 
+def _print_evaluated(evaluation: Any, show: Callable[[Any], None], folder: Path, as_json: bool) -> None:
+    """Print what music was heard to be. Exit with 1, and say why, when a bar is missed."""
+    if as_json:
+        typer.echo(json.dumps(evaluation.to_dict(), ensure_ascii=False))
+    else:
+        show(evaluation)
+        _print_table({"written": folder})
+    missed: list[Bar] = [bar for bar in evaluation.bars() if not bar.passed]
+    for bar in missed:
+        _say(f"bar missed: {bar}")
+    if missed:
+        raise typer.Exit(1)
+
+
 def _print_tracks(evaluation: tracks.Evaluation) -> None:
     rest = {"loudness": "LUFS", "peak": "peak", "silence": "silence", "duration": "length"}
     table = Table(box=None, pad_edge=False)
@@ -1155,15 +1159,6 @@ def _print_alignment(evaluation: alignment.Evaluation) -> None:
 
 def _share(value: float) -> str:
     return "–" if value != value else f"{value:.2f}"  # noqa: PLR0124, NaN is not itself
-
-
-def _hold_to(bars: list[Bar]) -> None:
-    """Exit with 1, and say why, when a bar is missed."""
-    missed = [bar for bar in bars if not bar.passed]
-    for bar in missed:
-        _say(f"bar missed: {bar}")
-    if missed:
-        raise typer.Exit(1)
 
 
 def _printable(value: object) -> str:

@@ -24,26 +24,16 @@ resource "google_storage_bucket_iam_member" "results" {
 }
 
 # Images and templates. Vertex AI and Cloud Run pull images by agents of their own, so nobody else needs to read.
-resource "google_artifact_registry_repository_iam_member" "images" {
+resource "google_artifact_registry_repository_iam_member" "build" {
   for_each = {
-    build = "roles/artifactregistry.writer" # pushes, and reads the cache; Cloud Run asks that who deploys can read
+    images    = google_artifact_registry_repository.images.name    # pushes, and reads the cache; Cloud Run asks that who deploys can read
+    pipelines = google_artifact_registry_repository.pipelines.name # uploads the compiled pipeline
   }
 
-  repository = google_artifact_registry_repository.images.name
+  repository = each.value
   location   = var.region
-  role       = each.value
-  member     = google_service_account.this[each.key].member
-}
-
-resource "google_artifact_registry_repository_iam_member" "pipelines" {
-  for_each = {
-    build = "roles/artifactregistry.writer" # uploads the compiled pipeline
-  }
-
-  repository = google_artifact_registry_repository.pipelines.name
-  location   = var.region
-  role       = each.value
-  member     = google_service_account.this[each.key].member
+  role       = "roles/artifactregistry.writer"
+  member     = google_service_account.this["build"].member
 }
 
 # Links are signed by IAM's signBlob, as MELODIFY_SERVICE_ACCOUNT (cloud/store.py), so that no key is needed.

@@ -256,16 +256,23 @@ def play(
 
 @app.command()
 def replay(
-    card: Annotated[Path, typer.Argument(metavar="CARD.json")],
+    source: Annotated[
+        Path, typer.Argument(metavar="CARD.json|TRACK", help="A card, or a .wav, .flac, .mp3 or .ogg with one inside.")
+    ],
     out_dir: Out = Path("melodify-out"),
     as_json: Json = False,
 ) -> None:
-    """Make the track of a card again, to the same bytes, or say why that cannot be."""
+    """Make a track again, to the same bytes, or say why that cannot be."""
     from melodify_lib import flow
+    from melodify_lib.music.formats import FORMATS, read_card
     from melodify_lib.nouns import TrackCard
 
     with _status(_DOING["play"]):
-        track = flow.replay(TrackCard.from_json(_read_text(card)))
+        if source.suffix[1:].lower() in FORMATS:
+            file = _read_bytes(source)
+            track = flow.replay(read_card(file), file=file)
+        else:
+            track = flow.replay(TrackCard.from_json(_read_text(source)))
         track.save(out_dir)
     _print_track(track, out_dir, as_json)
 
@@ -954,10 +961,17 @@ def _lines() -> Iterator[str]:
         yield line
 
 
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error}") from error
+
+
 def _read_text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        return _read_bytes(path).decode()
+    except UnicodeDecodeError as error:
         raise InputError(f"cannot read {path}: {error}") from error
 
 

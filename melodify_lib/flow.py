@@ -12,9 +12,12 @@ from melodify_lib import logs, stages
 from melodify_lib.errors import ReplayError
 from melodify_lib.image import open_image, read_bytes
 from melodify_lib.music.finish import check_request
+from melodify_lib.music.formats import same_sound
 from melodify_lib.music.takes import play_best
 from melodify_lib.nouns import Caption, MusicDescription, Track, TrackCard, own_seed, sha256
 from melodify_lib.settings import Settings
+
+_OR_ELSE = "the processor or a library (numpy, scipy, pedalboard) differs from where the card was made"
 
 
 class Watcher:
@@ -61,9 +64,9 @@ class Composer:
         A `description` that is given is played as it is. `loop` and `stems` are the arranger's: music that joins on to
         its own beginning, and a file a part. The best of so many `takes` is given, from `seed` on. `watcher` hears what
         happens, and the log, in one trace, what each stage took. Raises `ImageError` for a file that is not a usable
-        picture, `InputError` for `seconds` outside 4 to 300, and for what the musician cannot do.
+        picture, `InputError` for `seconds` outside 4 to 300, `takes` outside 1 to 20, and what the musician cannot do.
         """
-        check_request(seconds, seed or 0)
+        check_request(seconds, seed or 0, takes=takes)
         extras = stages.extras(self.musician, loop=loop, stems=stems)
         watcher = watcher or Watcher()
         with logs.tracing():
@@ -110,8 +113,12 @@ def compose(
     return Composer(settings).compose(image, seconds=seconds, seed=seed, genre=genre)
 
 
-def replay(card: TrackCard, settings: Settings | None = None) -> Track:
-    """Play the music of a card again. Raises `ReplayError`, saying what differs, unless the bytes are the same."""
+def replay(card: TrackCard, settings: Settings | None = None, *, file: bytes | None = None) -> Track:
+    """Play the music of a card again. Raises `ReplayError`, saying what differs, unless the bytes are the same.
+
+    The card inside an audio file has no hashes of files. With such a `file`, what it sounds like must be the same to
+    the last sample, which it is whatever else a player has written into its tags.
+    """
     settings = settings or Settings.load(musician=card.musician.name)
     musician = stages.musician(settings)
     if musician.version != card.musician:
@@ -131,11 +138,12 @@ def replay(card: TrackCard, settings: Settings | None = None) -> Track:
         fallback_from=card.fallback_from,
         takes=card.takes,
     )
+    if file is not None:
+        if not same_sound(file, track):
+            raise ReplayError(f"the file is not what its card plays: it was changed, {_OR_ELSE}")
+        return track
     names = sorted(card.files.keys() | track.card.files.keys())
     differing = [name for name in names if track.card.files.get(name) != card.files.get(name)]
     if differing:
-        raise ReplayError(
-            f"{', '.join(differing)} came out with other bytes under the same versions: the processor "
-            "or a library (numpy, scipy, pedalboard) differs from where the card was made"
-        )
+        raise ReplayError(f"{', '.join(differing)} came out with other bytes under the same versions: {_OR_ELSE}")
     return track

@@ -3,6 +3,7 @@
 import io
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import mutagen
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import soundfile
 
 from melodify_lib import cli
-from melodify_lib.errors import CardError, InputError, LicenceError
+from melodify_lib.errors import CardError, InputError, LicenceError, ReplayError
 from melodify_lib.flow import replay
 from melodify_lib.music import formats
 from melodify_lib.music.arranger import Arranger
@@ -56,6 +57,23 @@ def test_the_wave_file_carries_what_was_added_to_the_card() -> None:
     assert formats.read_card(renamed.files["track.wav"]).licence == "CC-BY-4.0"
     assert renamed.card.files["track.wav"] != track().card.files["track.wav"]
     assert renamed.with_card(licence="CC0-1.0").files == track().files
+
+
+@pytest.mark.parametrize("format", formats.FORMATS)
+def test_replay_of_a_file_with_a_card_inside(tmp_path: Path, format: formats.Format) -> None:
+    track().save(tmp_path, [format])
+    file = tmp_path / f"track.{format}"
+    tagged: Any = mutagen.File(file)  # as players do
+    del tagged.tags["COMM::eng" if format in ("wav", "mp3") else "comment"]
+    tagged.save()
+    data = file.read_bytes()
+    assert replay(formats.read_card(data), file=data).files == track().files
+    other = formats.encode(0.9 * track().audio, track().sample_rate, format, track().card)
+    with pytest.raises(ReplayError, match="it was changed"):
+        replay(formats.read_card(other), file=other)
+    with pytest.raises(ReplayError, match="it was changed"):
+        shorter = formats.encode(track().audio[:, :-44100], track().sample_rate, format, track().card)
+        replay(formats.read_card(shorter), file=shorter)
 
 
 @pytest.mark.parametrize("data", [b"", b"RIFF\x04\0\0\0WAVE", b"fLaC" + bytes(40), bytes(1000)])

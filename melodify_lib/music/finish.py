@@ -29,16 +29,20 @@ TRUE_PEAK_DBTP = -1.0
 _MARGIN_DB = 0.1
 """Under the ceiling: meters with other oversampling filters differ by some hundredths of a decibel."""
 SECONDS_MIN, SECONDS_MAX = 4.0, 300.0
+TAKES_MAX = 20
 SEED_LIMIT = 2**53
 """Of a seed that is sent to Vertex AI, where whole numbers are doubles."""
 
 
-def check_request(seconds: float, seed: int, shortest: float = SECONDS_MIN) -> None:
-    """Raise `InputError` for a duration or a seed that no musician can use."""
+def check_request(seconds: float, seed: int, shortest: float = SECONDS_MIN, takes: int = 1) -> None:
+    """Raise `InputError` for a duration, a number of takes or a seed (of the last take) that no musician can use."""
     if not shortest <= seconds <= SECONDS_MAX:
         raise InputError(f"seconds must be between {shortest:g} and {SECONDS_MAX:g}; got {seconds:g}")
-    if not 0 <= seed < 2**63:
-        raise InputError(f"the seed must be a whole number from 0 to 2**63 - 1; got {seed}")
+    if not 1 <= takes <= TAKES_MAX:
+        raise InputError(f"takes must be between 1 and {TAKES_MAX}; got {takes}")
+    if not 0 <= seed < 2**63 - (takes - 1):
+        last = " less the takes beyond the first" if takes > 1 else ""
+        raise InputError(f"the seed must be a whole number from 0 to 2**63 - 1{last}; got {seed}")
 
 
 def finish_track(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from melodify_lib.errors import CardError
-from melodify_lib.nouns import TrackCard
+from melodify_lib.nouns import Track, TrackCard
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -78,7 +78,7 @@ def _tagged(buffer: io.BytesIO, format: Format, card: TrackCard) -> bytes:
 
 
 def read_card(data: bytes) -> TrackCard:
-    """The card inside a file that `encode` or `tag` made. Raises `CardError` where there is none."""
+    """The card inside a file that `encode` made. Raises `CardError` where there is none."""
     import mutagen
 
     try:
@@ -90,6 +90,27 @@ def read_card(data: bytes) -> TrackCard:
     if not found:
         raise CardError(f"no track card inside: no tag {CARD_TAG}")
     return TrackCard.from_json(str(found[0]))
+
+
+def same_sound(data: bytes, track: Track) -> bool:
+    """Whether a file sounds as `track` does when it is encoded in the same format: sample for sample.
+
+    Raises `CardError` for what is no file of `FORMATS`.
+    """
+    import soundfile
+
+    try:
+        with soundfile.SoundFile(io.BytesIO(data)) as file:
+            format = next((format for format in FORMATS if format.upper() == file.format), None)
+            if format is None:
+                raise CardError(f"not a file of {', '.join(FORMATS)}, but {file.format}")
+            if (file.frames, file.samplerate) != (track.audio.shape[1], track.sample_rate):
+                return False
+            heard = file.read(dtype="float32")
+    except soundfile.LibsndfileError as error:
+        raise CardError(f"not an audio file: {error}") from None
+    meant, _ = soundfile.read(io.BytesIO(encode(track.audio, track.sample_rate, format, track.card)), dtype="float32")
+    return np.array_equal(heard, meant)
 
 
 def _id3(name: str, text: str) -> Any:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from melodify_lib.errors import InputError
+from melodify_lib.music.finish import check_request
 from melodify_lib.music.measure import SILENCE_MAX_S, TEMPO_TOLERANCE, key_fits
 from melodify_lib.nouns import MusicDescription, Take, Track
 
 if TYPE_CHECKING:
     from melodify_lib.stages import Musician, OnProgress
-
-TAKES_MAX = 20
 
 
 def play_best(
@@ -25,11 +23,10 @@ def play_best(
 ) -> Track:
     """Play `takes` takes, of the seeds from `seed` on; the track is the best one's, and its card says why.
 
-    A tie goes to the lower seed, so that a single take is what `Musician.play` plays. Raises `InputError` for a
-    number of takes outside 1 to 20.
+    A tie goes to the lower seed, so that a single take is what `Musician.play` plays. Raises `InputError` for what
+    `check_request` refuses.
     """
-    if not 1 <= takes <= TAKES_MAX:
-        raise InputError(f"takes must be between 1 and {TAKES_MAX}; got {takes}")
+    check_request(seconds, seed, takes=takes)
     if takes == 1:
         return musician.play(description, seconds, seed, on_progress, **extras)
     best: tuple[Take, Track] | None = None

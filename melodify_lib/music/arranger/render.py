@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 _LONGEST_RELEASE = 3.0  # seconds
 _THREADS = 2
 """Parts that are played at once: what takes the time, FluidSynth and pedalboard, lets other threads run."""
+_AHEAD = 5
+"""Parts that are played, or wait for it, before the mix takes the first of them: a long one holds nobody up."""
 _LOOK_S = 0.1
 """How often `on_progress` hears, and may end the song."""
 _PARTS_SHARE = 0.7
@@ -139,7 +141,7 @@ def _played(score: Score, sampler: Sampler, samples: int, on_progress: OnProgres
 
     with ThreadPoolExecutor(_THREADS) as pool:
         ahead = deque(score.parts)
-        pending = deque(pool.submit(play, ahead.popleft()) for _ in range(min(_THREADS, len(ahead))))
+        pending = deque(pool.submit(play, ahead.popleft()) for _ in range(min(_AHEAD, len(ahead))))
         try:
             for number, part in enumerate(score.parts):
                 first, share = pending.popleft(), _PARTS_SHARE * number / len(score.parts)
@@ -179,6 +181,8 @@ def _insert(audio: Audio, part: Part) -> Audio:
 
     chain: list[pedalboard.Plugin] = []
     if part.mix.drive_db:
+        if not part.is_drum:
+            audio = audio.mean(axis=0, keepdims=True)  # an amplifier has one input
         gain = 0.5 / max(float(np.abs(audio).max()), 1e-6)
         audio = audio * np.float32(gain)
         chain += _amplifier(part)
@@ -188,7 +192,9 @@ def _insert(audio: Audio, part: Part) -> Audio:
         chain += [pedalboard.LowpassFilter(part.mix.lowpass_hz), pedalboard.LowpassFilter(part.mix.lowpass_hz)]
     if part.mix.highpass_hz:
         chain.append(pedalboard.HighpassFilter(part.mix.highpass_hz))
-    return np.asarray(Pedalboard(chain)(audio, SAMPLE_RATE)) if chain else audio
+    if chain:
+        audio = np.asarray(Pedalboard(chain)(audio, SAMPLE_RATE))
+    return np.broadcast_to(audio, (2, audio.shape[1]))
 
 
 def _amplifier(part: Part) -> list[pedalboard.Plugin]:

@@ -11,13 +11,11 @@ from pathlib import Path
 from melodify_lib import logs, stages
 from melodify_lib.errors import ReplayError
 from melodify_lib.image import open_image, read_bytes
-from melodify_lib.music.finish import check_request
+from melodify_lib.music.finish import check_request, libraries
 from melodify_lib.music.formats import same_sound
 from melodify_lib.music.takes import play_best
 from melodify_lib.nouns import Caption, MusicDescription, Track, TrackCard, own_seed, sha256
 from melodify_lib.settings import Settings
-
-_OR_ELSE = "the processor or a library (numpy, scipy, pedalboard) differs from where the card was made"
 
 
 class Watcher:
@@ -136,14 +134,27 @@ def replay(card: TrackCard, settings: Settings | None = None, *, file: bytes | N
         captioner=card.captioner,
         describer=card.describer,
         fallback_from=card.fallback_from,
+        libraries=card.libraries,
         takes=card.takes,
     )
     if file is not None:
-        if not same_sound(file, track):
-            raise ReplayError(f"the file is not what its card plays: it was changed, {_OR_ELSE}")
-        return track
-    names = sorted(card.files.keys() | track.card.files.keys())
-    differing = [name for name in names if track.card.files.get(name) != card.files.get(name)]
+        differing = [] if same_sound(file, track) else ["what the file sounds like"]
+    else:
+        names = sorted(card.files.keys() | track.card.files.keys())
+        differing = [name for name in names if track.card.files.get(name) != card.files.get(name)]
     if differing:
-        raise ReplayError(f"{', '.join(differing)} came out with other bytes under the same versions: {_OR_ELSE}")
+        raise ReplayError(f"{', '.join(differing)}: not the same again; {_reason(card)}")
+    changed = [name for name in TrackCard.model_fields if getattr(card, name) != getattr(track.card, name)]
+    if set(changed) - {"files" if file is not None else ""}:
+        raise ReplayError(f"the card was changed: its {', '.join(changed)} are not those of the track that it plays")
     return track
+
+
+def _reason(card: TrackCard) -> str:
+    here = libraries()
+    other = [
+        f"{name} {made} (here {here.get(name)})" for name, made in card.libraries.items() if here.get(name) != made
+    ]
+    if other:
+        return f"it was made with {', '.join(other)}: install that to replay it"
+    return "under the same versions: it was changed, or the processor is of another kind than where it was made"

@@ -12,6 +12,7 @@ import json
 import math
 import re
 import unicodedata
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -25,7 +26,7 @@ from pydantic import (
     ValidationError,
 )
 
-from melodify_lib.errors import CaptionError, CardError, DescriptionError
+from melodify_lib.errors import CaptionError, CardError, DescriptionError, StoreError
 from melodify_lib.genres import Genre
 
 if TYPE_CHECKING:
@@ -302,9 +303,10 @@ class TrackCard(_Frozen):
     """How a track came to be: enough to make it again, byte for byte.
 
     `fallback_from` is the describer that was asked before `describer`, and failed. `watermark` names what a generator
-    hides in its audio. `takes` are all that were played, the best first, where there was a choice. `files` maps each
-    file's name to the sha256 of its bytes. A card holds no time and no machine, so that the same inputs give the same
-    card.
+    hides in its audio. `players` are the instruments that play, where they are known; `libraries` the versions of
+    those that the sound comes from. `takes` are all that were played, the best first, where there was a choice. `files`
+    maps each file's name to the sha256 of its bytes. A card holds no time and no machine, so that the same inputs give
+    the same card.
     """
 
     image_sha256: Sha256 | None = None
@@ -316,6 +318,8 @@ class TrackCard(_Frozen):
     describer: StageVersion | None = None
     fallback_from: StageVersion | None = None
     musician: StageVersion
+    libraries: dict[str, str] = {}
+    players: tuple[str, ...] = ()
     licence: str
     permitted_use: PermittedUse
     watermark: str | None = None
@@ -360,19 +364,28 @@ class Track:
         return replace(self, files=files, card=card.model_copy(update={"files": hashes}))
 
     def save(self, folder: Path | str, formats: Iterable[Format] = ()) -> None:
-        """Write the files and ``card.json`` into `folder`, each whole or not at all.
+        """Write the files and ``card.json`` into `folder`, each whole or not at all, in place of an older track's.
 
         Each of `formats` adds a ``track.mp3``, ``track.flac`` or ``track.ogg``. They are not on the card: they can be
         made from the WAV again, and their bytes are their encoders' (Ogg's has a random number in it).
         """
-        from melodify_lib.music.formats import encode
-        from melodify_lib.store import FolderStore
+        from melodify_lib.music.formats import FORMATS, encode
+        from melodify_lib.store import FolderStore, put_all
 
+        exports = {
+            f"track.{format}": encode(self.audio, self.sample_rate, format, self.card)
+            for format in formats
+            if format != "wav"
+        }
+        files = {**exports, **self.files, "card.json": self.card.to_json().encode()}
         store = FolderStore(folder)
-        for format in formats:
-            if format != "wav":
-                store.put(f"track.{format}", encode(self.audio, self.sample_rate, format, self.card))
-        self.put(store)
+        with suppress(StoreError, CardError):  # no card, or not one of ours: then nothing here is
+            older = TrackCard.from_json(store.get("card.json")).files
+            store.delete("card.json")
+            for name in (*older, *(f"track.{format}" for format in FORMATS)):
+                if name.startswith(("track.", "stems/")) and name not in files:
+                    store.delete(name)
+        put_all(store, "", files)
 
     def put(self, store: Store, prefix: str = "") -> str:
         """Store the files and ``card.json`` under `prefix`; return the card's address.

@@ -7,20 +7,22 @@ from __future__ import annotations
 
 import io
 import re
+from functools import cache
+from importlib import metadata
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from melodify_lib.errors import InputError
+from melodify_lib.errors import InputError, ModelError
 from melodify_lib.music.measure import integrated_loudness, measure, oversampled_peaks, true_peak
 from melodify_lib.nouns import Measures, MusicDescription, PermittedUse, StageVersion, Track, TrackCard
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import numpy.typing as npt
 
-SOURCES = ("music/finish.py", "music/measure.py", "music/formats.py")
+SOURCES = ("music/finish.py", "music/measure.py", "music/formats.py", "nouns.py")
 """What finishes every track, and so is a part of each musician's version."""
 LOUDNESS_LUFS = -14.0
 """What the large streaming services normalise to."""
@@ -58,12 +60,16 @@ def finish_track(
     midi: bytes | None = None,
     watermark: str | None = None,
     stems: Mapping[str, npt.NDArray[np.float32]] | None = None,
+    players: Sequence[str] = (),
     is_loop: bool = False,
 ) -> Track:
     """Master, measure and encode a mix, float32 ``[channels, samples]``, and write its card.
 
-    `stems` are the mix taken apart, by instrument: they get the same gain, and so are the track taken apart.
+    `stems` are the mix taken apart, by instrument: they get the same gain, and so are the track taken apart. Raises
+    `ModelError` for a mix in which there is nothing to be heard.
     """
+    if not np.abs(audio).max(initial=0.0) > 0:
+        raise ModelError(f"what {musician.name} {musician.version} played is silent")
     gain = mastering_gain(audio, sample_rate, is_loop=is_loop)
     audio = audio * gain
     files = {} if midi is None else {"track.mid": midi}
@@ -83,6 +89,8 @@ def finish_track(
         seed=seed,
         is_loop=is_loop,
         musician=musician,
+        libraries=libraries(),
+        players=tuple(players),
         licence=licence,
         permitted_use=permitted_use,
         watermark=watermark,
@@ -91,6 +99,12 @@ def finish_track(
         files={},
     )
     return Track(audio=audio, sample_rate=sample_rate, files=files, card=card).with_card()
+
+
+@cache
+def libraries() -> dict[str, str]:
+    """The versions of what the last bits of a track depend on, beside the musician's own."""
+    return {name: metadata.version(name) for name in ("numpy", "scipy", "pedalboard", "soundfile", "mutagen")}
 
 
 def master(audio: npt.NDArray[np.float32], sample_rate: int) -> npt.NDArray[np.float32]:

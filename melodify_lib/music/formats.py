@@ -84,7 +84,7 @@ def read_card(data: bytes) -> TrackCard:
     try:
         file = mutagen.File(io.BytesIO(data))
         tags = file.tags if file is not None else None
-    except mutagen.MutagenError as error:
+    except Exception as error:  # whatever it meets in a file that somebody made: IndexError, struct.error
         raise CardError(f"not an audio file with a track card: {error}") from None
     found = (tags or {}).get(f"TXXX:{CARD_TAG}") or (tags or {}).get(CARD_TAG)
     if not found:

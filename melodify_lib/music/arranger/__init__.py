@@ -82,6 +82,7 @@ class Arranger:
             permitted_use=self.permitted_use,
             midi=to_midi(score),
             stems=rendered.stems,
+            players=[part.name for part in score.parts],
             is_loop=loop,
         )
 

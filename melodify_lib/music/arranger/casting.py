@@ -56,7 +56,7 @@ def cast(style: Style, names: Sequence[str], rng: np.random.Generator) -> list[P
                 waiting.remove((name, instrument))
     for part, part_style in style.parts.items():
         if part not in taken and not part_style.optional:
-            taken[part] = _by_default(style, part, list(asked.values()), rng)
+            taken[part] = _by_default(style, part, list(asked.values()), taken, rng)
     players = [taken[part] for part in style.parts if part in taken]
     for name, instrument in waiting:
         players.append(_extra(style, name, instrument, players))
@@ -78,15 +78,23 @@ def _expected(part: PartStyle) -> list[Instrument | None]:
     return [find(name) for name in (*part.default, *part.only)]
 
 
-def _by_default(style: Style, part: str, asked: list[tuple[str, Instrument]], rng: np.random.Generator) -> Player:
-    """The style's own instrument; in styles for one player, somebody who is there already and can."""
+def _by_default(
+    style: Style, part: str, asked: list[tuple[str, Instrument]], taken: dict[str, Player], rng: np.random.Generator
+) -> Player:
+    """The style's own instrument; in styles for one player, somebody who is there already and can.
+
+    A melody is not given to what somebody else plays, if there is a choice: it would be lost in it.
+    """
     part_style = style.parts[part]
     if style.one_player:
         for name, instrument in asked:
             if part_style.role in instrument.roles and _reaches(instrument, part_style):
                 return Player(f"{name} ({part})", part, part_style, instrument, asked=True)
-    weights = 0.5 ** np.arange(len(part_style.default))
-    name = part_style.default[int(rng.choice(len(weights), p=weights / weights.sum()))]
+    names: Sequence[str] = part_style.default
+    if part_style.plays == "melody":
+        names = [name for name in names if all(find(name) != player.instrument for player in taken.values())] or names
+    weights = 0.5 ** np.arange(len(names))
+    name = names[int(rng.choice(len(weights), p=weights / weights.sum()))]
     instrument_or_none = find(name)
     assert instrument_or_none is not None  # noqa: S101 – the style was checked on load
     return Player(name, part, part_style, instrument_or_none, asked=False)

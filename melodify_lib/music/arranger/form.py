@@ -75,7 +75,7 @@ def plan_form(
         bars, extra = max(round(seconds / beat_seconds / style.beats_per_bar), 1), 0
     if bars and extra * beat_seconds + ring <= _LONGEST_RING_SECONDS:
         extra = 0  # the final chord may as well ring a little longer
-    sections = _choose_sections(style, bars, rng)
+    sections = _choose_sections(style, bars, rng, loop)
     progressions = _progressions(style, mode, sections, rng)
     shift = _kept_apart([style.sections[name].energy for name, _ in sections], shift)
     form: list[Bar] = []
@@ -115,8 +115,12 @@ def _pick(options: tuple[str, ...], rng: np.random.Generator) -> str:
     return options[int(rng.integers(len(options)))]
 
 
-def _choose_sections(style: Style, bars: int, rng: np.random.Generator) -> list[tuple[str, int]]:
-    """Names and lengths in bars of the sections that fill `bars`: the plan whose own length is nearest, stretched."""
+def _choose_sections(style: Style, bars: int, rng: np.random.Generator, loop: bool) -> list[tuple[str, int]]:
+    """Names and lengths in bars of the sections that fill `bars`: the plan whose own length is nearest, stretched.
+
+    Sections are whole fours; what is over is an opening of its own, or bars that lead into the first. A loop has no
+    opening, or it would fall back to it each time.
+    """
     if bars == 0:
         return []
 
@@ -127,19 +131,35 @@ def _choose_sections(style: Style, bars: int, rng: np.random.Generator) -> list[
     distances = [abs(np.log(0.65 * own_length(plan) / bars)) for plan in style.plans]
     fitting = [plan for plan, distance in zip(style.plans, distances, strict=True) if distance < min(distances) + 0.1]
     names = _pick(tuple(fitting), rng).split()
+    opening = max(style.plans, key=own_length).split()[0]
+    if loop:
+        names = [name for name in names if name != opening or not _opens(style, name)] or names[-1:]
     while own_length(" ".join(names)) * 1.5 < bars:  # longer than every plan: go round again from the middle
         names += names[len(names) // 2 :]
-    unit = 4 if bars >= 20 else 2 if bars >= 5 else 1
-    names = names[-max(bars // unit, 1) :]
+    unit = 4 if bars >= 8 else 2 if bars >= 5 else 1
+    over = bars % unit
+    names = names[-(bars // unit) :]
+    is_opened = over > 1 and not loop and _opens(style, opening) and set(names) != {opening}
+    if is_opened:
+        names = [name for name in names if name != opening]
     ideal = np.array([style.sections[name].bars for name in names], dtype=float)
-    ideal *= bars / ideal.sum()
+    ideal *= (bars - over) / ideal.sum()
     lengths = np.maximum(np.floor(ideal / unit), 1).astype(int) * unit
     while lengths.sum() > bars:
         lengths[int(np.argmax(lengths - ideal))] -= unit
     while lengths.sum() + unit <= bars:
         lengths[int(np.argmax(ideal - lengths))] += unit
-    lengths[0 if len(names) > 1 else -1] += bars - int(lengths.sum())
+    if is_opened:
+        names, lengths = [opening, *names], np.array([over, *lengths])
+    else:
+        lengths[0] += over
     return [(name, int(length)) for name, length in zip(names, lengths, strict=True) if length > 0]
+
+
+def _opens(style: Style, name: str) -> bool:
+    """Whether a section is an opening: softer than others, or not for all players."""
+    section = style.sections[name]
+    return bool(section.parts) or section.energy == "low"
 
 
 def _progressions(
@@ -178,24 +198,31 @@ def _weighed(chosen: Sequence[tuple[tuple[Chord, ...], ...]], bars: Sequence[int
 
 
 def _fitting(style: Style, mode: Mode, name: str, length: int) -> list[tuple[tuple[Chord, ...], ...]]:
-    """The progressions of a name that are no longer than the section; the full twelve bars, where there is room."""
+    """The progressions of a name that have room in the section, or most of them; the twelve bars, where they have."""
     options = [parse_progression(text) for text in style.progressions[name][mode]]
-    fitting = [option for option in options if len(option) <= length] or options
+    fitting = [option for option in options if len(option) <= 1.5 * length] or options
     longest = max(len(option) for option in fitting)
     return [option for option in fitting if len(option) == longest] if longest > 8 else fitting
 
 
 def _repeated(progression: Sequence[tuple[Chord, ...]], length: int) -> list[tuple[Chord, ...]]:
-    return [progression[index % len(progression)] for index in range(length)]
+    """So often that its end is the section's: what is over is its last bars, as a pickup."""
+    return [progression[(index - length) % len(progression)] for index in range(length)]
 
 
 def _with_cadence(
     style: Style, mode: Mode, chords: list[tuple[Chord, ...]], rng: np.random.Generator
 ) -> list[tuple[Chord, ...]]:
-    """The last bars replaced by a cadence that leads home, leaving the section's first bar as it is."""
+    """The last bars replaced by a cadence that leads home, leaving the section's first bar as it is.
+
+    Of a chord that has just been heard the cadence makes no second bar: it begins with its next.
+    """
     cadence = parse_progression(_pick(style.cadence[mode], rng))
     cadence = cadence[-max(min(len(cadence), len(chords) - 1), 0) :] if len(chords) > 1 else ()
-    return [*chords[: len(chords) - len(cadence)], *cadence]
+    before = chords[: len(chords) - len(cadence)]
+    if len(cadence) > 1 and before[-1][-1].root == cadence[0][0].root:
+        before, cadence = chords[: len(chords) - len(cadence) + 1], cadence[1:]
+    return [*before, *cadence]
 
 
 def _bar(
@@ -216,11 +243,12 @@ def _bar(
 
 
 def _phrases(bars: int, longest: int) -> list[int]:
-    """The lengths of a section's phrases: 5 bars are 3 and 2, for a single bar is no phrase."""
-    lengths = [longest] * (bars // longest) + [bars % longest] * (bars % longest > 0)
-    if len(lengths) > 1 and lengths[-1] == 1:
-        lengths[-2:] = [longest - 1, 2] if longest > 2 else [longest + 1]
-    return lengths
+    """The lengths of a section's phrases, what is over first: 6 bars are 2 and 4; a single one leads into the next."""
+    over, whole = bars % longest, [longest] * (bars // longest)
+    if over == 1 and whole:
+        whole[0] += 1
+        over = 0
+    return [over] * (over > 0) + whole
 
 
 _LEVELS: tuple[Level, ...] = ("low", "mid", "high")
@@ -231,7 +259,6 @@ def _shifted(level: Level, shift: int) -> Level:
 
 
 def _kept_apart(levels: Sequence[Level], shift: int) -> int:
-    """As much of a shift as leaves sections of different levels different: a chorus rises from its verse."""
-    while shift and len(set(levels)) > 1 and len({_shifted(level, shift) for level in levels}) == 1:
-        shift -= 1 if shift > 0 else -1
-    return shift
+    """The shift, if all neighbours that differ in level differ after it: a chorus rises from its verse."""
+    merges = any(a != b and _shifted(a, shift) == _shifted(b, shift) for a, b in itertools.pairwise(levels))
+    return 0 if merges else shift

@@ -9,6 +9,7 @@ bVII is Bb. Upper case is a major third, lower case a minor one. What may follow
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -68,6 +69,12 @@ class Chord:
     def classes(self) -> tuple[int, ...]:
         """The chord's tones as semitones above the tonic, 0 to 11."""
         return tuple((self.root + tone) % 12 for tone in self.tones)
+
+    @property
+    def restful(self) -> tuple[int, ...]:
+        """Those of its first four that a melody can rest on: not the root above a major seventh, which rubs it."""
+        tones = self.tones[:4]
+        return tuple((self.root + tone) % 12 for tone in tones if (tone - 1) % 12 not in tones)
 
 
 @cache
@@ -134,14 +141,15 @@ def voice(
 ) -> tuple[int, ...]:
     """Voice a chord in `count` notes within `register`, moving as little as can be from the notes `before`.
 
-    `spread`: ``close``; ``open`` (drop 2); ``shell`` (no root where there is a ninth: the bass has it); ``power``
-    (root, fifth, octave). Returns pitches, lowest first.
+    `spread`: ``close``; ``open`` (drop 2); ``power`` (root, fifth, octave). A chord of five tones and more leaves its
+    root to the bass. Semitones are kept apart where they can be. Returns pitches, lowest first; fewer where they do
+    not fit.
     """
     low, high = register
     if spread == "power":
         root = low + (tonic + chord.root - low) % 12
         return tuple(pitch for pitch in (root, root + 7, root + 12)[:count] if pitch <= high + 5)
-    classes = _chosen_tones(chord, count, rootless=spread == "shell" and len(chord.tones) > 4)
+    classes = _chosen_tones(chord, count)
     center = (low + high) / 2
     best: tuple[int, ...] = ()
     best_cost = float("inf")
@@ -154,21 +162,28 @@ def voice(
             if pitches[0] < low or pitches[-1] > high:
                 continue
             cost = abs(sum(pitches) / len(pitches) - center) * (0.6 if before else 2.0)
+            cost += _RUB * sum(b - a in (1, 13) for a, b in itertools.combinations(pitches, 2))
             if before:
                 cost += sum(min(abs(pitch - other) for other in before) for pitch in pitches)
                 cost += 1.5 * abs(pitches[-1] - before[-1])
             if cost < best_cost:
                 best, best_cost = tuple(pitches), cost
-    return best or tuple(_stack(classes, tonic, low, 0, count))
+    if best or count == 1:
+        return best or tuple(_stack(classes, tonic, low, 0, count))
+    return voice(chord, tonic, count - 1, register, before, spread)
 
 
-def _chosen_tones(chord: Chord, count: int, rootless: bool) -> list[int]:
+_RUB = 12.0
+"""What a semitone, or a minor ninth, costs in a voicing, in semitones that the voices move."""
+
+
+def _chosen_tones(chord: Chord, count: int) -> list[int]:
     """Pitch classes above the tonic, by importance: third, seventh or root, colour, fifth."""
     tones = list(chord.tones)
     importance = [tone for tone in tones if tone in (3, 4, 5, 2)][:1]
     importance += [tone for tone in tones if tone in (10, 11, 9)]
-    if not rootless:
-        importance.insert(1 if len(tones) < 5 else 2, 0)
+    if len(tones) < 5:
+        importance.insert(1, 0)
     importance += [tone for tone in tones if tone > 11]
     importance += [tone for tone in tones if tone not in importance and tone]
     importance += [0]

@@ -44,7 +44,7 @@ def humanize(
 
 def _in_one_voice(notes: list[Note]) -> list[Note]:
     ordered = sorted(notes, key=lambda note: note.start)
-    ends = [*(note.start for note in ordered[1:]), float("inf")]
+    ends = [*(note.start for note in ordered), float("inf")][1:]
     return [
         replace(note, duration=max(min(note.duration, end - note.start), 0.02))
         for note, end in zip(ordered, ends, strict=True)

@@ -23,7 +23,7 @@ class Instrument(BaseModel):
 
     `program` is General MIDI's number (from 0), or `kit` the drum kit's. `range` is where it is
     comfortable. `roles` come in order of preference. `hits` maps names of drums to pitches, for
-    drums that are not part of a kit. `plays` limits a kit to some of its drums.
+    drums that are not part of a kit.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -33,7 +33,6 @@ class Instrument(BaseModel):
     kit: Pitch | None = None
     range: tuple[Pitch, Pitch] = (0, 127)
     roles: Annotated[tuple[Role, ...], Field(min_length=1)]
-    envelope: Literal["plucked", "struck", "sustained", "hit"] = "sustained"
     hits: dict[str, Pitch] = {}
     vibrato: Annotated[float, Field(ge=0, le=50)] = 0.0
     release: Annotated[float, Field(ge=0, le=3)] = 0.0

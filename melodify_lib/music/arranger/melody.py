@@ -1,10 +1,12 @@
 """The lead: a motif that is stated, repeated, varied and resolved.
 
 A *cell* is a bar of melody: a rhythm from the style and a contour in scale steps. A section has cells
-a and b; a phrase is a row of them such as ``a a' b c``, where a prime is a variation (sequence,
-inversion, another rhythm, another ending) and c the close: the opening rhythm, then a long chord tone
-and a breath. Strong beats are pulled to chord tones, so the same cell follows the harmony. What would
-leave its range turns back there, and no tone is struck three times in a row but by a close.
+a and b; a phrase is a row of them such as ``a a' b c``, where a prime is a variation (a step higher or
+lower, another ending) and c the close: the opening rhythm, then a long chord tone and a breath. A motif
+is known by its rhythm, which no variation touches, and by its return: a section's phrases have the same
+cells, a section that comes again has the same notes. Downbeats are pulled to chord tones, so the same
+cell follows the harmony, and where the chord is the same its notes are. What would leave its range turns
+back there, and no tone is struck three times in a row but by a close.
 """
 
 from __future__ import annotations
@@ -35,33 +37,43 @@ def play_melody(player: Player, piece: Piece, register: tuple[int, int], rng: np
     """The lead over the whole form. Players who share it take phrases in turn, of the same motifs."""
     motifs: dict[str, dict[str, Cell]] = {}
     forms: dict[str, list[str]] = {}
+    anchors: dict[tuple[Cell, Chord], int] = {}
     notes: list[Note] = []
     sung = [_home(register)]
-    phrase, seen_sections = -1, set()
+    phrase = -1
     for bar in piece.sounding(player):
         if bar.in_phrase == 0 or phrase < 0:
             phrase += 1
+        # A section sings as it did before: its dice are its own.
+        own = piece.dice(f"{player.part}: {bar.name}, {bar.index - bar.of}")
         if bar.name not in motifs:
-            motifs[bar.name] = {name: _cell(player, piece, bar, rng) for name in "ab"}
+            first = {name: _cell(player, piece, bar, rng) for name in "ab"}
+            motifs[bar.name] = {
+                **first, **{f"{name}'": _varied(cell, piece.dice(f"{player.part}: {bar.name}, {name}"))
+                            for name, cell in first.items()},
+            }  # fmt: skip
             forms[bar.name] = _pick(player.style.phrases, rng).split()
-        elif bar.index == 0 and bar.section not in seen_sections and rng.random() < 0.5:
-            motifs[bar.name]["b"] = _varied(motifs[bar.name]["b"], player, piece, bar, rng)
-        seen_sections.add(bar.section)
-        letters = forms[bar.name]
-        letter = "c" if bar.ends_phrase else letters[min(bar.in_phrase, len(letters) - 1)]
-        cell = motifs[bar.name]["b" if letter[0] == "b" else "a"]
-        if "'" in letter or (letter != "c" and bar.index >= bar.phrase_bars and rng.random() < 0.3):
-            cell = _varied(cell, player, piece, bar, rng)
+        letter = _letter(forms[bar.name], bar)
+        cell = motifs[bar.name]["a" if letter[0] == "c" else letter]
         if letter == "c":
-            cell = _closing(cell, bar, piece, rng)
+            cell = _closing(cell, bar, own)
         height = {"a": 0, "b": 3, "c": -1}[letter[0]] + (2 if bar.level == "high" else 0)
-        line = _sing(cell, bar, player, piece, register, sung, height, letter == "c", rng)
+        line = _sing(cell, bar, player, piece, register, sung, anchors, height, letter == "c", own)
         if phrase % player.turns == player.turn:
             notes += line
     final = piece.bars[-1]
     pitch = _nearest([p for p in range(register[0], register[1] + 1) if (p - piece.tonic) % 12 == 0], sung[-1])
     notes.append(Note(final.start, 0.8 * piece.ring_beats, pitch, velocity_of(player, final, piece)))
     return notes
+
+
+def _letter(form: Sequence[str], bar: Bar) -> str:
+    """What a phrase has in a bar: from its beginning on, and where it is longer than its form, that once more."""
+    if bar.ends_phrase:
+        return "c"
+    over = max(bar.phrase_bars - len(form), 0)
+    letter = form[max(bar.in_phrase - over, 0)]
+    return letter if letter != "c" or bar.in_phrase < len(form) - 1 else "b"
 
 
 def _home(register: tuple[int, int]) -> int:
@@ -119,32 +131,17 @@ def _reflected(step: int, low: int, high: int) -> int:
     return low + min(within, 2 * (high - low) - within)
 
 
-def _varied(cell: Cell, player: Player, piece: Piece, bar: Bar, rng: np.random.Generator) -> Cell:
-    """Sequence, inversion, a new ending, a thinner or another rhythm."""
-    kind = int(rng.integers(5))
-    if kind == 0:
-        shift = int(rng.choice([-2, -1, 1, 2]))
+def _varied(cell: Cell, rng: np.random.Generator) -> Cell:
+    """The same rhythm a step or two higher or lower, or with its last notes turned another way."""
+    shift = int(rng.choice([-2, -1, 1, 2]))
+    kept = len(cell.contour) if rng.random() < 0.5 else 0
+    kept = kept or (len(cell.contour) + 1) // 2
+    if kept == len(cell.contour):
         return replace(cell, contour=tuple(step + shift for step in cell.contour))
-    if kind == 1:
-        return replace(cell, contour=tuple(-step for step in cell.contour))
-    if kind == 2 and len(cell.contour) > 2:
-        turned = cell.contour[-2] + int(rng.choice([-2, -1, 1, 2]))
-        return replace(cell, contour=(*cell.contour[:-1], turned))
-    if kind == 3 and len(cell.rhythm) > 3:  # tie two notes into one
-        index = int(rng.integers(1, len(cell.rhythm) - 1))
-        beat, _, accent = cell.rhythm[index]
-        following = cell.rhythm[index + 1]
-        merged = (beat, following[0] + following[1] - beat, accent)
-        return Cell(
-            (*cell.rhythm[:index], merged, *cell.rhythm[index + 2 :]),
-            (*cell.contour[: index + 1], *cell.contour[index + 2 :]),
-        )
-    rhythm = _rhythm(player, piece, bar, rng)
-    contour = [cell.contour[min(index, len(cell.contour) - 1)] for index in range(len(rhythm))]
-    return Cell(rhythm, tuple(contour))
+    return replace(cell, contour=(*cell.contour[:kept], *(step + shift for step in cell.contour[kept:])))
 
 
-def _closing(cell: Cell, bar: Bar, piece: Piece, rng: np.random.Generator) -> Cell:
+def _closing(cell: Cell, bar: Bar, rng: np.random.Generator) -> Cell:
     """The first half of a cell, then a long note from the middle of the bar or before, then a breath."""
     last_beat = float(rng.choice([0, 1, 2, 2])) if bar.beats >= 3 else 0.0
     if bar.phrase_bars == 1 and bar.beats >= 3:
@@ -154,16 +151,17 @@ def _closing(cell: Cell, bar: Bar, piece: Piece, rng: np.random.Generator) -> Ce
     if rhythm:
         beat, length, accent = rhythm[-1]
         rhythm[-1] = (beat, min(length, last_beat - beat), accent)
-    long = max(min(bar.beats - last_beat - 0.5, 2.5), 0.75)
+    long = max(min(bar.beats - last_beat - 0.5, 2.0), 0.75)
     contour = [cell.contour[index] for index in kept]
     return Cell((*rhythm, (last_beat, long, True)), (*contour, (contour[-1] if contour else 0) - 1))
 
 
 def _sing(
     cell: Cell, bar: Bar, player: Player, piece: Piece, register: tuple[int, int], sung: list[int],
-    height: int, closing: bool, rng: np.random.Generator,
+    anchors: dict[tuple[Cell, Chord], int], height: int, closing: bool, rng: np.random.Generator,
 ) -> list[Note]:  # fmt: skip
-    """A cell's notes in one bar. `sung` are the pitches before it, to which its own are added."""
+    """A cell's notes in one bar. `sung` are the pitches before it, to which its own are added; `anchors` where cells
+    began over which chord, so that they do so again."""
     scale = SCALES[player.style.scale[piece.mode]]
     home = min(_home(register) + height, register[1] - 4)
     gate = gate_of(player, piece)
@@ -174,14 +172,15 @@ def _sing(
             break
         chord = bar.chord_at(beat)
         ladder = _ladder(scale_over(scale, chord), piece.tonic, register)
-        chordal = _ladder(chord.classes[:4], piece.tonic, register)
+        chordal = _ladder(chord.restful, piece.tonic, register)
         if anchor is None:
             first = ladder.index(_nearest(chordal, round(0.45 * sung[-1] + 0.55 * home)))
             anchor = _nearest(chordal, ladder[_anchor(first - step, cell.contour, len(ladder))])
+            anchor = anchors.setdefault((cell, chord), anchor)
         base = ladder.index(_nearest(ladder, anchor))
         wanted = ladder[_reflected(base + step, 0, len(ladder) - 1)]
         pitch = sung[-1]
-        is_strong = beat % 2 == 0 or written >= 1
+        is_strong = beat % 2 == 0 or written >= 1.5
         is_last = index == len(cell.rhythm) - 1
         if closing and is_last:
             wanted = _resolution(chord, piece, register, pitch, bar)
@@ -198,12 +197,10 @@ def _sing(
         velocity = velocity_of(player, bar, piece, (1.1 if accent else 1.0) * (1.04 if is_strong else 0.95))
         start = bar.start + beat
         if player.style.grace and length >= 0.5 and rng.random() < player.style.grace:
-            below = [rung for rung in ladder if rung < pitch]
-            if below:
-                short = min(0.09 * piece.bpm / 60, 0.2)
-                notes.append(Note(start, short, below[-1], max(velocity - 15, 1)))
-                start += short
-                length -= short
+            short = min(0.08 * piece.bpm / 60, 0.15)
+            below = [rung for rung in ladder if pitch - 2 <= rung < pitch] or [pitch - 1]
+            if start >= short:  # before the beat, which it leads to
+                notes.append(Note(start - short, short, below[-1], max(velocity - 15, 1)))
         sounding = length if closing and is_last else length * gate
         notes.append(Note(start, sounding, pitch, velocity))
     return notes
@@ -225,7 +222,7 @@ def _beside(ladder: Sequence[int], pitch: int, rises: bool) -> int:
 
 def _resolution(chord: Chord, piece: Piece, register: tuple[int, int], at: int, bar: Bar) -> int:
     """Where a phrase comes to rest: on the tonic at a section's end, if the chord has it; else on a near tone of it."""
-    classes = chord.classes[:3]
+    classes = chord.restful[:3]
     if bar.ends_section and 0 in classes:
         classes = (0,)
     return _nearest(_ladder(classes, piece.tonic, register), at)

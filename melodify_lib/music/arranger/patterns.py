@@ -5,10 +5,12 @@ note before; what other characters mean, and which are allowed, depends on who p
 
     drums     x hit    X accent    , ghost note    ? now and then
     bass      1–8 degree of the chord's scale    R same as 1    8 the octave    5 below with v    a approach note
-              w a step of a walking line    g ghost note
+              w a step of a walking line    g ghost note    n the next bar's root, which rests at its beginning
+                (``-``) are tied to
     chords    x chord    X accent    , soft    b bass note    f its fifth    m muted root
     arpeggio  1–8 tones of the chord, upwards
     melody    x note    X accent
+    counter   x note of the chord    X accent    s a step up the scale
 """
 
 from __future__ import annotations

@@ -71,6 +71,7 @@ def render(
     ducking = _ducking(score, samples)
     desk = _Desk(score, samples)
     alone: dict[str, Audio] = {}
+    kept = slice(once, 2 * once + _JOIN) if score.is_loop else slice(None)
     for part, played in _played(score, sampler, samples, on_progress):
         gain: np.float32 | Audio = _balance(played, part.mix.level_db)
         if part.mix.duck_db and ducking is not None:
@@ -80,22 +81,26 @@ def render(
         if stems:
             own = _Desk(score, samples)
             own.add(audio, part)
-            alone[part.name] = own.mix()
+            alone[part.name] = own.mix()[:, kept].copy()
     on_progress(_PARTS_SHARE)
     mix = desk.mix()
     gain = _bus_gain(mix, score)
-    return Rendered(
-        _joined(mix * gain, score, once), {name: _joined(audio * gain, score, once) for name, audio in alone.items()}
-    )
+    mix, gain = (mix * gain)[:, kept], gain[kept]
+    return Rendered(_joined(mix, score), {name: _joined(audio * gain, score) for name, audio in alone.items()})
 
 
-def _joined(audio: Audio, score: Score, once: int) -> Audio:
-    """The second time of a loop's three, its beginning cross-faded with that of the third; else all."""
+def _times(score: Score) -> tuple[float, ...]:
+    """When it begins, in seconds: a loop three times."""
+    return (0.0, score.seconds, 2 * score.seconds) if score.is_loop else (0.0,)
+
+
+def _joined(audio: Audio, score: Score) -> Audio:
+    """A loop's second time, its beginning cross-faded with that of the third, which follows it; else all."""
     if not score.is_loop:
         return audio
-    loop = audio[:, once : 2 * once].copy()
+    loop = audio[:, :-_JOIN].copy()
     share = np.linspace(0, 1, _JOIN, dtype=np.float32)
-    loop[:, :_JOIN] = share * loop[:, :_JOIN] + (1 - share) * audio[:, 2 * once : 2 * once + _JOIN]
+    loop[:, :_JOIN] = share * loop[:, :_JOIN] + (1 - share) * audio[:, -_JOIN:]
     return loop
 
 
@@ -159,10 +164,8 @@ def _played(score: Score, sampler: Sampler, samples: int, on_progress: OnProgres
 def _play(part: Part, score: Score, sampler: Sampler, samples: int, go_on: Callable[[], None]) -> Audio:
     beat = score.beat_seconds
     hits = [Hit(note.start * beat, note.duration * beat, note.pitch, note.velocity) for note in part.notes]
-    if score.is_loop:
-        starts = (0, score.seconds, 2 * score.seconds)
-        hits = [replace(hit, start=hit.start + start) for start in starts for hit in hits]
-        hits = [hit for hit in hits if hit.start * SAMPLE_RATE < samples]
+    hits = [replace(hit, start=hit.start + start) for start in _times(score) for hit in hits]
+    hits = [hit for hit in hits if hit.start * SAMPLE_RATE < samples]
     # Only the stretch in which the part plays is rendered: silence costs as much as music.
     first = max(round((min(hit.start for hit in hits) - 0.02) * SAMPLE_RATE), 0) // BLOCK * BLOCK
     last = min(round((max(hit.start + hit.duration for hit in hits) + _LONGEST_RELEASE) * SAMPLE_RATE), samples)
@@ -252,7 +255,8 @@ def _panned(audio: Audio, pan: float) -> Audio:
 def _ducking(score: Score, samples: int) -> Audio | None:
     """1 at each kick, falling to 0 within a beat: what a compressor keyed by the kick would take away."""
     kicks = [
-        note.start * score.beat_seconds
+        start + note.start * score.beat_seconds
+        for start in _times(score)
         for part in score.parts
         if part.is_drum
         for note in part.notes
@@ -264,7 +268,7 @@ def _ducking(score: Score, samples: int) -> Audio | None:
     shape = (0.5 + 0.5 * np.cos(np.linspace(0, np.pi, length))).astype(np.float32)
     out = np.zeros(samples, dtype=np.float32)
     for kick in kicks:
-        start = int(kick * SAMPLE_RATE)
+        start = min(int(kick * SAMPLE_RATE), samples)
         piece = out[start : start + length]
         np.maximum(piece, shape[: piece.size], out=piece)
     return out

@@ -75,7 +75,6 @@ class Score:
     bpm: float
     key: str
     seconds: float
-    beats_per_bar: int
     bars: tuple[int, ...]
     sections: tuple[Section, ...]
     parts: tuple[Part, ...]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from melodify_lib.errors import SettingsError
 from melodify_lib.music.arranger import patterns
 from melodify_lib.music.arranger.harmony import SCALES, parse_chord, parse_progression
-from melodify_lib.music.arranger.instruments import Role, drums, find
+from melodify_lib.music.arranger.instruments import Pitch, Role, drums, find
 from melodify_lib.nouns import first_problem
 from melodify_lib.tables import read_yaml
 
@@ -27,16 +27,21 @@ Level = Literal["low", "mid", "high"]
 Mode = Literal["major", "minor"]
 Plays = Literal["drums", "bass", "chords", "arpeggio", "sustain", "melody", "counter", "answer"]
 Share = Annotated[float, Field(ge=0, le=1)]
-ByLevel = dict[Level, tuple[str, ...]]
+_T = TypeVar("_T")
+Some = Annotated[tuple[_T, ...], Field(min_length=1)]
+PerMode = Annotated[dict[Mode, _T], Field(min_length=len(get_args(Mode)))]
+"""For major and for minor, both."""
+ByLevel = dict[Level, Some[_T]]
+Phrase = Annotated[str, Field(pattern=r"^[abc]'?( [abc]'?)*$")]
 
 _SYMBOLS: dict[str, str] = {
     "drums": "xX,?",
-    "bass": "R12345678vawg",
+    "bass": "R12345678vawgn",
     "chords": "xX,bfm",
     "arpeggio": "12345678",
     "sustain": "xX",
     "melody": "xX",
-    "counter": "xX",
+    "counter": "xXs",
     "answer": "xX",
 }
 
@@ -79,7 +84,8 @@ class PartStyle(_Model):
     `role` is what an instrument must be able to do to take the part, `default` the instruments that
     take it when nobody asked for others (one is chosen, the first most often). Where `only` is given,
     nobody but these and the defaults may take it. An `optional` part only plays when an instrument is
-    asked for that would otherwise have nothing to do.
+    asked for that would otherwise have nothing to do. One that `follows` another chooses as that one does: its first
+    pattern goes with the other's first, its second with the second.
     `late_ms` is how far behind the beat it sits, `velocity` its usual touch, `gate` the share of a
     note's length that sounds, `release` the seconds by which notes are held over into the next,
     `compass` its lowest and highest note, `grid` its steps a beat where they are not the style's.
@@ -87,30 +93,32 @@ class PartStyle(_Model):
 
     plays: Plays
     role: Role
-    default: Annotated[tuple[str, ...], Field(min_length=1)]
+    default: Some[str]
     only: tuple[str, ...] = ()
     optional: bool = False
+    follows: str | None = None
     velocity: Annotated[int, Field(ge=1, le=127)] = 90
     gate: Annotated[float, Field(gt=0, le=1.5)] = 0.95
     late_ms: Annotated[float, Field(ge=-30, le=60)] = 0.0
-    compass: tuple[int, int] = (48, 84)
+    compass: tuple[Pitch, Pitch] = (48, 84)
     release: Annotated[float, Field(ge=0, le=4)] = 0.0
     mix: MixStyle = MixStyle()
     grid: Literal[2, 3, 4] | None = None
     # drums
-    grooves: dict[Level, tuple[dict[str, str], ...]] = {}
+    grooves: ByLevel[dict[str, str]] = {}
     fills: tuple[dict[str, str], ...] = ()
     crash: bool = True
     # everybody else: patterns by energy
-    patterns: ByLevel = {}
+    patterns: ByLevel[str] = {}
     # chords, arpeggio, sustain
     voices: Annotated[int, Field(ge=1, le=6)] = 4
-    spread: Literal["close", "open", "shell", "power"] = "close"
+    spread: Literal["close", "open", "power"] = "close"
     strum_ms: Annotated[float, Field(ge=0, le=80)] = 0.0
-    # melody, answer
-    scale: dict[Mode, str] = {"major": "major", "minor": "minor"}
+    octaves: bool = False  # of an arpeggio: two hands, an octave apart
+    # bass, melody, answer
+    scale: PerMode[str] = {"major": "major", "minor": "minor"}
     leap: Share = 0.3
-    phrases: tuple[str, ...] = ("a a' b c", "a b a c", "a a' a c")
+    phrases: Some[Phrase] = ("a a' b c", "a b a c", "a a' a c")
     grace: Share = 0.0
 
     @model_validator(mode="after")
@@ -158,11 +166,11 @@ class Style(_Model):
     steps_per_beat: Literal[2, 3, 4] = 4
     phrase_bars: Annotated[int, Field(ge=2, le=12)] = 4
     feel: Feel = Feel()
-    progressions: dict[str, dict[Mode, tuple[str, ...]]]
-    cadence: dict[Mode, tuple[str, ...]]
-    final: dict[Mode, str] = {"major": "I", "minor": "i"}
+    progressions: dict[str, PerMode[Some[str]]]
+    cadence: PerMode[Some[str]]
+    final: PerMode[str] = {"major": "I", "minor": "i"}
     sections: dict[str, SectionStyle]
-    plans: Annotated[tuple[str, ...], Field(min_length=1)]
+    plans: Some[str]
     parts: dict[str, PartStyle]
     one_player: bool = False
     reverb_seconds: Annotated[float, Field(gt=0, le=8)] = 1.8
@@ -184,6 +192,9 @@ class Style(_Model):
 
     @model_validator(mode="after")
     def _names_are_known(self) -> Style:
+        for name, part in self.parts.items():
+            if part.follows and part.follows not in self.parts:
+                raise ValueError(f"parts: {name}: follows: there is no part {part.follows!r}")
         for name, section in self.sections.items():
             unknown = [part for part in section.parts if part not in self.parts]
             if unknown:
@@ -198,9 +209,7 @@ class Style(_Model):
 
     @model_validator(mode="after")
     def _chords_can_be_read(self) -> Style:
-        for name, modes in [*self.progressions.items(), ("cadence", self.cadence)]:
-            if set(modes) != {"major", "minor"} or not all(modes.values()):
-                raise ValueError(f"progressions: {name}: give both major and minor")
+        for modes in [*self.progressions.values(), self.cadence]:
             for text in itertools.chain.from_iterable(modes.values()):
                 parse_progression(text)
         for text in self.final.values():
@@ -212,16 +221,23 @@ class Style(_Model):
 def load_style(path: Path) -> Style:
     """Read and check one file. Raises `SettingsError` naming the file and the field."""
     try:
-        return Style.model_validate(read_yaml(path))
+        style = Style.model_validate(read_yaml(path))
     except ValidationError as error:
         raise SettingsError(f"{path}: {first_problem(error)}") from None
     except (OSError, yaml.YAMLError) as error:
         raise SettingsError(f"{path} cannot be read: {error}") from None
+    if _file_of(style.genre) != path.name:
+        raise SettingsError(f"{path}: genre: {style.genre!r} belongs into {_file_of(style.genre)}")
+    return style
+
+
+def _file_of(genre: str) -> str:
+    return f"{genre.replace('&', 'n')}.yaml"
 
 
 def style_of(genre: str) -> Style:
     """The style of a genre. Its file is named after it, with ``&`` written as ``n``: ``rnb.yaml``."""
-    path = FOLDER / f"{genre.replace('&', 'n')}.yaml"
+    path = FOLDER / _file_of(genre)
     if not path.is_file():
         known = ", ".join(sorted(file.stem for file in FOLDER.glob("*.yaml")))
         raise SettingsError(f"no style for the genre {genre!r}: {path} does not exist; there are {known}")

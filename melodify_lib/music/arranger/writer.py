@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -45,20 +48,24 @@ def write_score(description: MusicDescription, seconds: float, seed: int, *, loo
     style = style_of(description.genre)
     expression = expression_of(description.moods)
     beat_seconds = 60.0 / description.bpm
-    bars = plan_form(
-        style, description.mode, description.bpm, seconds, expression.energy, _generator(description, seed, "form"),
-        loop=loop,
-    )  # fmt: skip
+    dice = partial(_generator, description.genre, seed)
+    bars = plan_form(style, description.mode, description.bpm, seconds, expression.energy, dice("form"), loop=loop)
     if loop:
         # Whole blocks of the synthesiser: what begins together once begins together each time.
         blocks = round(bars[-1].start * beat_seconds * SAMPLE_RATE / BLOCK)
         seconds = blocks * BLOCK / SAMPLE_RATE
     # The last notes are let go before the end, so that their release and the room can be heard.
     ring_beats = max(seconds / beat_seconds - bars[-1].start - 0.7 / beat_seconds, 0.25)
-    piece = Piece(style, tuple(bars), description.tonic, description.mode, description.bpm, expression, ring_beats)
-    players = cast(style, description.instruments, _generator(description, seed, "casting"))
+    piece = Piece(
+        style, tuple(bars), description.tonic, description.mode, description.bpm, expression, ring_beats, dice
+    )
+    players = cast(style, description.instruments, dice("casting"))
+    melody = {number: _notes(player, piece) for number, player in enumerate(players) if player.style.plays == "melody"}
+    # The others hear it before they play.
+    piece = replace(piece, lead=tuple(sorted(itertools.chain(*melody.values()), key=lambda note: note.start)))
+    notes = [melody.get(number) or _notes(player, piece) for number, player in enumerate(players)]
     end = bars[-1].start if loop else (seconds - 0.05) * piece.bpm / 60
-    parts = [_write_part(player, piece, end, loop, description, seed) for player in players]
+    parts = [_perform(player, its, piece, end, loop) for player, its in zip(players, notes, strict=True)]
     if loop:
         bars = bars[:-1]
     return Score(
@@ -66,7 +73,6 @@ def write_score(description: MusicDescription, seconds: float, seed: int, *, loo
         bpm=float(description.bpm),
         key=description.key,
         seconds=seconds,
-        beats_per_bar=style.beats_per_bar,
         bars=tuple(bar.beats for bar in bars),
         sections=_sections(bars),
         parts=_named_apart([part for part in parts if part.notes]),
@@ -77,30 +83,38 @@ def write_score(description: MusicDescription, seconds: float, seed: int, *, loo
     )
 
 
-def _generator(description: MusicDescription, seed: int, purpose: str) -> np.random.Generator:
+def _generator(genre: str, seed: int, purpose: str) -> np.random.Generator:
     """Each purpose has dice of its own, so that an instrument more does not change the others' notes.
 
     They are the genre's and the seed's, and nobody else's: a picture that is a little brighter, whose description has
     a few other words, gets the same piece a little brighter, and not another one.
     """
-    digest = hashlib.sha256(f"{description.genre}\n{seed}\n{purpose}".encode()).digest()
+    digest = hashlib.sha256(f"{genre}\n{seed}\n{purpose}".encode()).digest()
     return np.random.default_rng(int.from_bytes(digest[:16], "big"))
 
 
-def _write_part(player: Player, piece: Piece, end: float, loop: bool, description: MusicDescription, seed: int) -> Part:
+def _notes(player: Player, piece: Piece) -> list[Note]:
     style, instrument = player.style, player.instrument
-    # Whoever takes a part plays the same in it, those who share the lead phrases of one melody.
-    purpose = f"{player.part}, beside" if player.doubles and player.turns == 1 else player.part
-    rng = _generator(description, seed, purpose)
-    if instrument.is_unpitched or style.plays == "drums":
-        notes = play_drums(player, piece, rng) if style.plays == "drums" else []
-    else:
-        notes = _PLAYS[style.plays](player, piece, _register(player, piece), rng)
+    rng = piece.dice(_purpose(player))
+    if style.plays == "drums":
+        return play_drums(player, piece, rng)
+    if instrument.is_unpitched:
+        return []
+    return _in_range(_PLAYS[style.plays](player, piece, _register(player, piece), rng), player)
+
+
+def _purpose(player: Player) -> str:
+    """Whoever takes a part plays the same in it, those who share the lead phrases of one melody."""
+    return f"{player.part}, beside" if player.doubles and player.turns == 1 else player.part
+
+
+def _perform(player: Player, notes: list[Note], piece: Piece, end: float, loop: bool) -> Part:
+    style, instrument = player.style, player.instrument
     held_over = (style.release + instrument.release) * piece.bpm / 60
     performed = humanize(
-        _in_range(notes, player), held_over, piece.style.feel, style.late_ms, piece.bpm, end, math.inf if loop else end,
-        _generator(description, seed, f"touch: {purpose}"),
-        one_voice=style.plays == "melody" and not instrument.is_unpitched,
+        notes, held_over, piece.style.feel, style.late_ms, piece.bpm, end, math.inf if loop else end,
+        piece.dice(f"touch: {_purpose(player)}"),
+        one_voice=style.plays in ("melody", "counter"),
     )  # fmt: skip
     program = instrument.kit if instrument.kit is not None else instrument.program
     return Part(
@@ -131,8 +145,6 @@ def _register(player: Player, piece: Piece) -> tuple[int, int]:
 
 def _in_range(notes: list[Note], player: Player) -> list[Note]:
     """Notes folded by octaves into the instrument's range; of two that then fall together, one."""
-    if player.instrument.is_unpitched:
-        return notes
     low, high = player.instrument.range
     folded: dict[tuple[float, int], Note] = {}
     for note in notes:

@@ -588,7 +588,7 @@ def evaluate_alignment(
     ] = None,
     seconds: Seconds = 12,
     seed: Seed = 0,
-    permutations: Annotated[int, typer.Option(min=99, help="How often the pairs are shuffled.")] = 10_000,
+    permutations: Annotated[int, typer.Option(min=99, max=100_000, help="How often the pairs are shuffled.")] = 10_000,
     changed: Annotated[int, typer.Option(min=0, help="How many pictures are warmed, brightened and so on.")] = 8,
     musician: MusicianName = None,
     out_dir: EvaluationOut = Path("runs/evaluation"),
@@ -961,11 +961,19 @@ def _lines() -> Iterator[str]:
         yield line
 
 
+_LARGEST = 2**26
+"""Bytes of a file that is read whole: five minutes of WAV are 53 MB."""
+
+
 def _read_bytes(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(_LARGEST + 1)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error}") from error
+    if len(data) > _LARGEST:
+        raise InputError(f"{path} has more than {_LARGEST / 2**20:.0f} MiB: it is none of Melodify's files")
+    return data
 
 
 def _read_text(path: Path) -> str:
@@ -1157,18 +1165,20 @@ def _print_alignment(evaluation: alignment.Evaluation) -> None:
     out.print(table)
     typer.echo(f"{len(evaluation.names)} pictures; distances in standard deviations of the set.")
     table = Table(box=None, pad_edge=False)
-    columns = ("change", "genre", "right or stayed", "not back", "captions", "descriptions", "way, SD")
+    columns = ("change", "genre", "right or stayed", "not back", "reversed", "captions", "descriptions", "way, SD")
     for name in columns:
         table.add_column(name, justify="left" if name in columns[:2] else "right", no_wrap=True)
     figures_of = evaluation.to_dict()["steps"]
     for genre, changes in figures_of.items():
         for change, shares in changes.items():
             table.add_row(change, genre, *(f"{value:.2f}" for value in shares.values()))
-        good = (evaluation.share(genre), evaluation.share(genre, strictly=True))
-        table.add_row("all", genre, *(f"{share:.2f}" for share in good), "", "", "")
+        right, strictly = evaluation.share(genre), evaluation.share(genre, by="strictly")
+        other_way = evaluation.share(genre, by="reversed")
+        table.add_row("all", genre, *(f"{share:.2f}" for share in (right, strictly, other_way)), "", "", "")
     out.print(table)
     stays = ", ".join(f"{axis} {value:.2f}" for axis, value in evaluation.stays.items())
     typer.echo(f"What another seed alone moves, and so counts as staying, in standard deviations: {stays}.")
+    typer.echo("Reversed: the share that would be right if the other way were; what is above it is no allowance.")
 
 
 def _share(value: float) -> str:

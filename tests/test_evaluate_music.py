@@ -335,7 +335,9 @@ def test_music_that_follows_its_picture_is_found_and_music_that_ignores_it_is_no
     assert any("on at least 60 pictures; there were 18" in str(bar) and not bar.passed for bar in fits.bars())
     deaf = alignment.evaluate(Eye(blind=True), Pen(), Player(), images, seconds=4, permutations=99, changed=1)
     assert all(one.p > 0.05 for one in deaf.comparisons.values())
-    assert deaf.share("free", strictly=True) == 1.0  # the same music is no step back
+    assert (
+        deaf.share("free", by="strictly") == deaf.share("free", by="reversed") == 1.0
+    )  # the same music is no step back
     json.dumps(fits.to_dict(), allow_nan=False)
 
 
@@ -351,7 +353,8 @@ def test_a_step_back_is_one_and_a_little_one_stays() -> None:
     }
     back, little, ahead = (alignment.Step(**step, audio=audio) for audio in (-0.5, -0.2, 0.4))  # type: ignore[arg-type]
     assert [one.right for one in (back, little, ahead)] == [False, True, True]
-    assert [one.strictly_right for one in (back, little, ahead)] == [False, False, True]
+    assert [one.strictly for one in (back, little, ahead)] == [False, False, True]
+    assert [one.reversed for one in (back, little, ahead)] == [True, True, False]
 
 
 def test_a_bar_is_held_to_and_a_figure_that_is_not_there_is_no_miss() -> None:

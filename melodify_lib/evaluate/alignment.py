@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     Floats = npt.NDArray[np.float64]
 
+Way = Literal["right", "strictly", "reversed"]
 AXES: tuple[Axis, ...] = ("valence", "arousal")
 LARGEST_P = 0.01
 FEWEST_PICTURES = 60
@@ -124,9 +125,14 @@ class Step:
         return self.audio >= -self.stays
 
     @property
-    def strictly_right(self) -> bool:
+    def strictly(self) -> bool:
         """Did it go the right way, or not move at all?"""
         return self.audio >= 0
+
+    @property
+    def reversed(self) -> bool:
+        """Would it be `right` if the other way were the right one? What an allowance gives away."""
+        return -self.audio >= -self.stays
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,10 +150,9 @@ class Evaluation:
     steps: dict[str, list[Step]]
     musician: str
 
-    def share(self, genre: str, change: str | None = None, *, strictly: bool = False) -> float:
+    def share(self, genre: str, change: str | None = None, *, by: Way = "right") -> float:
         """Share of steps (of `change`, if given) that went the right way or stayed."""
-        steps = [one for one in self.steps[genre] if change in (None, one.change)]
-        good = [one.strictly_right if strictly else one.right for one in steps]
+        good = [getattr(one, by) for one in self.steps[genre] if change in (None, one.change)]
         return sum(good) / len(good) if good else float("nan")
 
     def bars(self) -> list[Bar]:
@@ -171,7 +176,8 @@ class Evaluation:
                 genre: {
                     change.name: {
                         "right or stayed": _figure(self.share(genre, change.name)),
-                        "strictly": _figure(self.share(genre, change.name, strictly=True)),
+                        "strictly": _figure(self.share(genre, change.name, by="strictly")),
+                        "reversed": _figure(self.share(genre, change.name, by="reversed")),
                         "captions": _figure(_never_back(steps, change.name, "caption")),
                         "descriptions": _figure(_never_back(steps, change.name, "description")),
                         "whole way, SD": _figure(_whole_way(steps, change.name)),

@@ -9,9 +9,10 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Bar:
-    """`value` must be at least `bar`, or at most, where less is better. A figure that was not to be had is no miss.
+    """`value` must be at least `bar`, or at most, where less is better.
 
-    `too_few` says of what there was too little for the bar to be reached, whatever the figure.
+    A figure that was not to be had, such as the tempo of music without a pulse, is no miss; `too_few` says of what
+    there was too little for the bar to be reached, whatever the figure.
     """
 
     name: str

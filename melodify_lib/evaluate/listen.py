@@ -1,8 +1,9 @@
 """Hearing a finished file as somebody else would: nothing here uses the library's own estimators.
 
 A track's card holds what `melodify_lib.music.measure` says, and the arranger was made beside it; an evaluation asks
-others. Tempo, onsets and pitch come from librosa, loudness from pyloudnorm by the standard's own filters, true peak
-from an oversampling of the whole file. Nothing is told what was asked for: what is heard is compared afterwards
+others. Tempo, onsets and pitch come from librosa, the key from profiles that nothing else here uses, loudness from
+pyloudnorm by the standard's own filters (the card's from its other set), true peak from an oversampling of the whole
+file. Nothing is told what was asked for: what is heard is compared afterwards
 (`same_tempo`, `key_credit`).
 """
 
@@ -36,10 +37,23 @@ random times, half to eight a second. Noise has .05 to .08.
 """
 _BINS = 36  # an octave, as librosa's chroma has it
 
-# Krumhansl & Kessler (1982), "Tracing the dynamic changes in perceived tonal organization": how well each pitch class
-# fits a key, as people rated it. The card's key comes from other profiles over another chroma.
-_MAJOR = (6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2.29, 2.88)
-_MINOR = (6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.17)
+# Three sets of key profiles, major and minor from the tonic; a key's fit is the mean of theirs. The arranger chooses
+# chords by Krumhansl & Kessler's and the card's key comes from Albrecht & Shanahan's, so neither is here.
+_PROFILES = {
+    "major": (
+        # Temperley (2001), "The cognition of basic musical structures", chapter 7
+        (5, 2, 3.5, 2, 4.5, 4, 2, 4.5, 2, 3.5, 1.5, 4),
+        # Aarden (2003), "Dynamic melodic expectancy"
+        (17.7661, 0.1456, 14.9265, 0.1602, 19.8049, 11.3587, 0.2912, 22.062, 0.1456, 8.1549, 0.233, 4.9512),
+        # Bellmann (2005), "About the determination of key of a musical excerpt", after Budge (1943)
+        (16.8, 0.86, 12.95, 1.41, 13.49, 11.93, 1.25, 20.28, 1.8, 8.04, 0.62, 10.57),
+    ),
+    "minor": (
+        (5, 2, 3.5, 4.5, 2, 4, 2, 4.5, 3.5, 2, 1.5, 4),
+        (18.2648, 0.7376, 14.0499, 16.8599, 0.7025, 14.4362, 0.7025, 18.6161, 4.5662, 1.9319, 7.3762, 1.7562),
+        (18.16, 0.69, 12.99, 13.34, 1.07, 11.15, 1.38, 21.07, 7.49, 1.53, 0.92, 10.21),
+    ),
+}
 
 
 def same_tempo(asked: float, got: float | None) -> bool:
@@ -61,7 +75,8 @@ class Cues:
     """What carries emotion in music, as it can be heard in a file whose loudness was evened out.
 
     `mode` is how much better the best major key fits than the best minor one, as a difference of correlations (the
-    "mode" of Lartillot & Toiviainen 2007, MIRtoolbox); `tempo` in octaves of a beat a minute, NaN without a pulse;
+    "mode" of Lartillot & Toiviainen 2007, MIRtoolbox); `tempo` in octaves of a beat a minute, NaN without a pulse, over
+    all that can be tapped and not the one that a tracker settles on: half as fast is no step of its own;
     `onsets` a second; `register` the mean pitch as a MIDI number; `flux` the mean rise of the spectrum in decibels
     from frame to frame; `brightness` the mean spectral centroid in octaves of a hertz.
     """
@@ -113,6 +128,22 @@ class Sound:
         correlation = self._librosa.autocorrelate(onsets)
         lags = slice(round(60 / 240 * RATE / HOP), round(60 / 40 * RATE / HOP))
         return float(correlation[lags].max(initial=0.0) / correlation[0]) if correlation[0] > 0 else 0.0
+
+    @property
+    def _pace(self) -> float:
+        """Mean of the octaves at which onsets repeat, by how much they do, as tapped: around 120 bpm, an octave wide.
+
+        The autocorrelation between 30 and 480 bpm under the window of `Sound.bpm`'s tracker (Ellis 2007).
+        """
+        if self.pulse < PULSE:
+            return float("nan")
+        onsets = self._onset_strength - self._onset_strength.mean()
+        correlation = self._librosa.autocorrelate(onsets)
+        lags = np.arange(round(60 / 480 * RATE / HOP), min(round(60 / 30 * RATE / HOP), correlation.size))
+        octaves = np.log2(60 * RATE / HOP / lags)
+        window = np.exp(-0.5 * (octaves - np.log2(120)) ** 2) / lags  # lags lie closer than octaves
+        weights = window * np.maximum(correlation[lags], 0) ** 2
+        return float(weights @ octaves / weights.sum())
 
     @cached_property
     def bpm(self) -> float | None:
@@ -181,7 +212,7 @@ class Sound:
         onsets = self._librosa.onset.onset_detect(onset_envelope=self._onset_strength, sr=RATE, hop_length=HOP)
         return Cues(
             mode=best["major"] - best["minor"],
-            tempo=float("nan") if self.bpm is None else float(np.log2(self.bpm)),
+            tempo=self._pace,
             onsets=len(onsets) * RATE / max(self.mono.size, 1),
             register=float(lowest + pitches @ np.arange(pitches.size) / (_BINS / 12) / max(pitches.sum(), 1e-9)),
             flux=float(np.maximum(np.diff(decibels, axis=1), 0).mean()),
@@ -252,12 +283,14 @@ class Sound:
 
     @cached_property
     def _key_fits(self) -> dict[str, float]:
-        """Correlation of each key's profile with the chroma; empty without pitch."""
+        """Mean correlation of each key's profiles with the chroma; empty without pitch."""
         if np.ptp(self._chroma) <= 1e-6:
             return {}
         return {
-            f"{TONICS[tonic]} {mode}": float(np.corrcoef(self._chroma, np.roll(profile, tonic))[0, 1])
-            for mode, profile in (("major", _MAJOR), ("minor", _MINOR))
+            f"{TONICS[tonic]} {mode}": float(
+                np.corrcoef([self._chroma, *np.roll(profiles, tonic, axis=1)])[0, 1:].mean()
+            )
+            for mode, profiles in _PROFILES.items()
             for tonic in range(12)
         }
 

@@ -89,8 +89,9 @@ class Evaluation:
         """The bars of this evaluation, by what was heard."""
         shares = self.shares("heard")
         bars = [Bar(name, shares[name], bar) for name, bar in BARS.items()]
-        if self.told_apart is not None:
-            bars.append(Bar("genres told apart", self.told_apart.accuracy, style.TOLD_APART))
+        apart = float("nan") if self.told_apart is None else self.told_apart.accuracy
+        few = f"{style.FOLDS} tracks at least of each of two genres or more" if self.told_apart is None else ""
+        bars.append(Bar("genres told apart", apart, style.TOLD_APART, too_few=few))
         return bars
 
     def worst(self, count: int = 12) -> list[str]:

@@ -31,7 +31,29 @@ _ENCODINGS: dict[str, dict[str, Any]] = {
 
 
 def encode(audio: npt.NDArray[np.float32], sample_rate: int, format: Format, card: TrackCard) -> bytes:
-    """A file of float32 ``[channels, samples]`` with the card in its tags."""
+    """A file of float32 ``[channels, samples]`` with the card in its tags.
+
+    A lossy encoder lets peaks rise by some tenths of a decibel: what it encodes is turned down by as much, so that the
+    true peak of what is heard is no higher than was asked for.
+    """
+    import soundfile
+
+    from melodify_lib.music.measure import true_peak
+
+    highest = card.requested.true_peak_dbtp
+    while True:
+        buffer = _encoded(audio, sample_rate, format)
+        if format in ("wav", "flac") or highest is None:
+            break
+        heard, _ = soundfile.read(buffer, dtype="float32", always_2d=True)
+        over = true_peak(heard.T) - highest
+        if over <= 0:
+            break
+        audio = audio * np.float32(10 ** (-(over + 0.02) / 20))
+    return _tagged(buffer, format, card)
+
+
+def _encoded(audio: npt.NDArray[np.float32], sample_rate: int, format: Format) -> io.BytesIO:
     import soundfile
 
     buffer = io.BytesIO()
@@ -41,7 +63,8 @@ def encode(audio: npt.NDArray[np.float32], sample_rate: int, format: Format, car
         # In pieces: libsndfile's Vorbis encoder keeps all that it is given at once on its stack.
         for start in range(0, audio.shape[1], sample_rate):
             file.write(audio[:, start : start + sample_rate].T)
-    return _tagged(buffer, format, card)
+    buffer.seek(0)
+    return buffer
 
 
 def _tagged(buffer: io.BytesIO, format: Format, card: TrackCard) -> bytes:

@@ -6,6 +6,7 @@ the style's own; who is left over doubles, shares the lead, or plays from ``extr
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -15,10 +16,12 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from melodify_lib.errors import SettingsError
-from melodify_lib.music.arranger.instruments import Instrument, find
+from melodify_lib.music.arranger.instruments import Instrument, Role, find
 from melodify_lib.music.arranger.styles import PartStyle, Style
 from melodify_lib.nouns import first_problem
 from melodify_lib.tables import read_yaml
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,8 @@ def cast(style: Style, names: Sequence[str], rng: np.random.Generator) -> list[P
         instrument = find(name)
         if instrument is not None:
             asked.setdefault(instrument.name, (name, instrument))
+        else:
+            log.info("nobody here plays the instrument %r: the card says who does play", name)
     taken: dict[str, Player] = {}
     waiting = list(asked.values())
     # Those whom the style expects go first, then everyone's favourite role, then what is left.
@@ -67,11 +72,16 @@ def _free_part(style: Style, instrument: Instrument, taken: dict[str, Player], w
     free = {part: part_style for part, part_style in style.parts.items() if part not in taken}
     if wish == "expected":
         return next((part for part, part_style in free.items() if instrument in _expected(part_style)), None)
-    for role in instrument.roles[:1] if wish == "favourite" else instrument.roles:
+    for role in instrument.roles[:1] if wish == "favourite" else _roles(instrument):
         for part, part_style in free.items():
             if part_style.role == role and (not part_style.only or instrument in _expected(part_style)):
                 return part
     return None
+
+
+def _roles(instrument: Instrument) -> list[Role]:
+    """What it takes where it is not expected: the bass only if that is what it is for. A band with a piano has both."""
+    return [role for role in instrument.roles if role != "bass" or role == instrument.roles[0]]
 
 
 def _expected(part: PartStyle) -> list[Instrument | None]:
@@ -107,7 +117,7 @@ def _reaches(instrument: Instrument, part: PartStyle) -> bool:
 
 def _extra(style: Style, name: str, instrument: Instrument, players: list[Player]) -> Player:
     """A place for an instrument whose parts are all taken: beside one who plays in its role, or an extra part."""
-    for role in instrument.roles:
+    for role in _roles(instrument):
         for part, part_style in style.parts.items():
             if part_style.role == role and not part_style.only and any(p.part == part for p in players):
                 return Player(name, part, _beside(part_style), instrument, asked=True, doubles=True)

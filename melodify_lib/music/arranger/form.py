@@ -131,17 +131,17 @@ def _choose_sections(style: Style, bars: int, rng: np.random.Generator, loop: bo
     distances = [abs(np.log(0.65 * own_length(plan) / bars)) for plan in style.plans]
     fitting = [plan for plan, distance in zip(style.plans, distances, strict=True) if distance < min(distances) + 0.1]
     names = _pick(tuple(fitting), rng).split()
-    opening = max(style.plans, key=own_length).split()[0]
+    openings = _openings(style)
     if loop:
-        names = [name for name in names if name != opening or not _opens(style, name)] or names[-1:]
+        names = [name for name in names if name not in openings] or names[-1:]
     while own_length(" ".join(names)) * 1.5 < bars:  # longer than every plan: go round again from the middle
         names += names[len(names) // 2 :]
     unit = 4 if bars >= 8 else 2 if bars >= 5 else 1
     over = bars % unit
     names = names[-(bars // unit) :]
-    is_opened = over > 1 and not loop and _opens(style, opening) and set(names) != {opening}
+    is_opened = over > 1 and not loop and len(openings) > 0 and not set(names) <= set(openings)
     if is_opened:
-        names = [name for name in names if name != opening]
+        names = [name for name in names if name not in openings]
     ideal = np.array([style.sections[name].bars for name in names], dtype=float)
     ideal *= (bars - over) / ideal.sum()
     lengths = np.maximum(np.floor(ideal / unit), 1).astype(int) * unit
@@ -150,16 +150,18 @@ def _choose_sections(style: Style, bars: int, rng: np.random.Generator, loop: bo
     while lengths.sum() + unit <= bars:
         lengths[int(np.argmax(ideal - lengths))] += unit
     if is_opened:
-        names, lengths = [opening, *names], np.array([over, *lengths])
+        names, lengths = [openings[0], *names], np.array([over, *lengths])
     else:
         lengths[0] += over
     return [(name, int(length)) for name, length in zip(names, lengths, strict=True) if length > 0]
 
 
-def _opens(style: Style, name: str) -> bool:
-    """Whether a section is an opening: softer than others, or not for all players."""
-    section = style.sections[name]
-    return bool(section.parts) or section.energy == "low"
+def _openings(style: Style) -> list[str]:
+    """The sections that only ever come first, and are softer than others or not for all players."""
+    plans = [plan.split() for plan in style.plans]
+    later = {name for plan in plans for name in plan[1:]}
+    first = dict.fromkeys(plan[0] for plan in plans if plan[0] not in later)
+    return [name for name in first if style.sections[name].parts or style.sections[name].energy == "low"]
 
 
 def _progressions(

@@ -173,7 +173,7 @@ def voice(
     return voice(chord, tonic, count - 1, register, before, spread)
 
 
-_RUB = 12.0
+_RUB = 40.0
 """What a semitone, or a minor ninth, costs in a voicing, in semitones that the voices move."""
 
 

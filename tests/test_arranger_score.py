@@ -162,6 +162,11 @@ def test_a_voicing_that_does_not_fit_has_fewer_notes() -> None:
     assert 0 < len(pitches) < 5 and min(pitches) >= 60 and max(pitches) <= 66
 
 
+def test_a_guitar_that_is_tuned_low_stays_low_under_a_lead() -> None:
+    guitars = notes_of(written("metal", 120, "E minor"), "chords")
+    assert np.median([note.pitch for note in guitars]) < 50
+
+
 def test_who_follows_another_plays_its_rhythm() -> None:
     for seed in range(5):
         score = written("metal", 120, "E minor", seed=seed)

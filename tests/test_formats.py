@@ -9,6 +9,7 @@ import mutagen
 import numpy as np
 import pytest
 import soundfile
+from scipy.signal import resample_poly
 
 from melodify_lib import cli
 from melodify_lib.errors import CardError, InputError, LicenceError, ReplayError
@@ -18,7 +19,7 @@ from melodify_lib.music.arranger import Arranger
 from melodify_lib.music.licence import check_use
 from melodify_lib.music.measure import seam
 from melodify_lib.music.takes import judge, play_best
-from melodify_lib.nouns import MusicDescription, Track, TrackCard
+from melodify_lib.nouns import Measures, MusicDescription, Track, TrackCard
 from melodify_lib.settings import Settings
 
 DESCRIPTION = MusicDescription(
@@ -48,6 +49,13 @@ def test_each_format_plays_elsewhere_and_carries_the_card(format: formats.Format
     assert all(text in shown for text in ("soul in D minor", "CC0-1.0; permitted use: any", "Dm", "96"))
 
 
+@pytest.mark.parametrize("format", ["mp3", "ogg"])
+def test_a_lossy_file_keeps_the_true_peak(format: formats.Format) -> None:
+    loud = Arranger().play(DESCRIPTION.model_copy(update={"genre": "metal", "bpm": 140}), 6, 3)
+    samples, _ = soundfile.read(io.BytesIO(formats.encode(loud.audio, loud.sample_rate, format, loud.card)))
+    assert 20 * np.log10(np.abs(resample_poly(samples, 4, 1)).max()) < -0.97  # by another filter than ours
+
+
 def test_formats_on_the_command_line_are_those_of_the_library() -> None:
     assert {export.value for export in cli.Export} | {"wav"} == set(formats.FORMATS)
 
@@ -74,6 +82,39 @@ def test_replay_of_a_file_with_a_card_inside(tmp_path: Path, format: formats.For
     with pytest.raises(ReplayError, match="it was changed"):
         shorter = formats.encode(track().audio[:, :-44100], track().sample_rate, format, track().card)
         replay(formats.read_card(shorter), file=shorter)
+
+
+def test_a_folder_keeps_nothing_of_the_song_before(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    arranger().play(DESCRIPTION, 5, 4, stems=True).save(tmp_path, ["mp3", "ogg"])
+    track().save(tmp_path, ["flac"])
+    names = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    assert names == {"notes.txt", "track.wav", "track.mid", "track.flac", "card.json"}
+
+
+@pytest.mark.parametrize(
+    "update",
+    [
+        {"licence": "All rights reserved"},
+        {"permitted_use": "non-commercial"},
+        {"players": ("kazoo",)},
+        {"measured": Measures(bpm=1)},
+    ],
+)
+def test_replay_notices_a_card_that_was_changed(update: dict[str, Any]) -> None:
+    with pytest.raises(ReplayError, match=f"the card was changed: its {next(iter(update))} "):
+        replay(track().card.model_copy(update=update))
+    forged = track().with_card(**update)  # with the hash of a file that has it inside
+    with pytest.raises(ReplayError, match="changed"):
+        replay(forged.card)
+    with pytest.raises(ReplayError, match="the card was changed"):
+        replay(formats.read_card(forged.files["track.wav"]), file=forged.files["track.wav"])
+
+
+def test_replay_says_which_library_differs() -> None:
+    older = track().card.model_copy(update={"libraries": {**track().card.libraries, "numpy": "1.0"}})
+    with pytest.raises(ReplayError, match=r"numpy 1\.0 \(here"):
+        replay(older)
 
 
 @pytest.mark.parametrize("data", [b"", b"RIFF\x04\0\0\0WAVE", b"fLaC" + bytes(40), bytes(1000)])

@@ -324,8 +324,9 @@ def _under_the_lead(piece: Piece, register: tuple[int, int]) -> dict[int, tuple[
         start, end = bars[0].start, bars[-1].start + bars[-1].beats
         sung = sorted(note.pitch for note in piece.lead if start <= note.start < end)
         if sung:
-            high = max(min(register[1], sung[len(sung) // 4] - 1), _MUD + 12)
-            rooms[section] = (max(min(register[0], high - 14), _MUD), high)
+            top = min(register[1], sung[len(sung) // 4] - 1)
+            low = min(register[0], max(top - 14, _MUD))
+            rooms[section] = (low, max(top, low + 12))
     return rooms
 
 

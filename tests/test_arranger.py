@@ -310,6 +310,13 @@ def test_a_loops_parts_step_back_at_each_kick_every_time() -> None:
     assert np.abs(ducking[once:] - ducking[:once]).mean() < 0.01
 
 
+@pytest.mark.parametrize("genre", ["pop", "hip-hop", "electronic"])
+def test_a_loop_is_as_loud_after_its_seam_as_before(genre: str) -> None:
+    audio = render(write_score(describe(genre, 104), 30, 2, loop=True), sampler()).mix
+    ends = [np.square(part).mean() for part in (audio[:, : 2 * SAMPLE_RATE], audio[:, -2 * SAMPLE_RATE :])]
+    assert abs(10 * np.log10(ends[0] / ends[1])) < 5
+
+
 def test_what_is_silent_is_no_track(monkeypatch: pytest.MonkeyPatch) -> None:
     arranger = Arranger()
     nothing = lambda hits, voice, samples, go_on: np.zeros((2, samples), np.float32)  # noqa: E731

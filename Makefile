@@ -9,10 +9,11 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 AUDIT  := .venv-audit
+TAGGERS := .venv-taggers
 # Carries the schema of Google's provider for Terraform, 6.50; it is the last of its kind.
 SCHEMA := cdktf-cdktf-provider-google==16.12.1
 
-.PHONY: help run test lab web lint audit licences sbom docs bench bench-musicgen bench-web dataset cloud-local \
+.PHONY: help run test lab web lint audit licences sbom docs bench bench-musicgen bench-web bench-taggers dataset cloud-local \
 	notebooks-cloud notebooks-gcp cloud-clean images images-scan images-push build-local constraints clean
 
 help: ## list the targets
@@ -78,6 +79,9 @@ bench-web: $(READY) ## the web application under load: 50 visitors
 	@$(BIN)/pip install --quiet --constraint constraints.txt locust
 	@$(BIN)/python bench/web.py
 
+bench-taggers: $(READY) $(TAGGERS)/.ready ## does an independent tagger hear the genres of the music?
+	@$(BIN)/python bench/taggers.py $(TAGGERS)/bin/python $(ARGS)
+
 dataset: $(READY) ## rebuild the dataset that ships, and the describer that is tuned on it, if the gate lets it pass
 	@$(BIN)/melodify dataset build --out data/generate_jsonl/output
 	@$(BIN)/melodify dataset check --source data/generate_jsonl data/generate_jsonl/output/*.jsonl
@@ -123,7 +127,7 @@ constraints: ## resolve versions that fit pyproject.toml anew into constraints.t
 TORCH ?= 2.13.0
 
 clean: ## remove the environment and caches; songs in runs/ stay
-	@rm -rf $(VENV) $(AUDIT) site .mypy_cache .pytest_cache .ruff_cache .hypothesis dist
+	@rm -rf $(VENV) $(AUDIT) $(TAGGERS) site .mypy_cache .pytest_cache .ruff_cache .hypothesis dist
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Kept out of sight of `make help`: set-up, done again only when what it installs has changed.
@@ -139,4 +143,10 @@ $(AUDIT)/.ready: .ci/audit.txt
 	@$(PYTHON) -m venv $(AUDIT)
 	@$(AUDIT)/bin/pip install --quiet --requirement .ci/audit.txt
 	@$(AUDIT)/bin/pip install --quiet --no-deps $(SCHEMA)
+	@touch $@
+
+$(TAGGERS)/.ready: bench/taggers.txt
+	@$(PYTHON) -m venv $(TAGGERS)
+	@$(TAGGERS)/bin/pip install --quiet --requirement bench/taggers.txt
+	@$(TAGGERS)/bin/pip install --quiet --no-deps musicnn==0.1.0
 	@touch $@

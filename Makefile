@@ -106,12 +106,12 @@ images: ## the images, by buildx, into runs/images (REGISTRY=… has their cache
 images-scan: ## what is known to be bad in them
 	@.ci/images scan $(IMAGES)
 
-images-push: ## push them to REGISTRY=…, by digest
+images-push: ## push what was scanned to REGISTRY=…, by digest
 	@.ci/images push $(IMAGES)
 
-build-local: $(READY) ## steps of cloudbuild.yaml on this machine, against that cloud (STEPS="lint template")
+build-local: $(READY) ## steps of the builds on this machine, against that cloud (STEPS="lint template")
 	@PYTHONPATH=tests $(BIN)/python -m emulators $(BIN)/python .ci/build_local.py $(STEPS)
-STEPS := template release settle
+STEPS := template cloudbuild.release.yaml release settle template
 
 constraints: ## resolve versions that fit pyproject.toml anew into constraints.txt (TORCH=2.13.0)
 	@set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \

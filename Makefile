@@ -44,7 +44,7 @@ lint: $(READY) ## ruff, mypy, hadolint, and no outputs in notebooks
 audit: $(READY) $(AUDIT)/.ready licences sbom ## what a reviewer asks: infra/ by policy, secrets, licences, a list of all parts
 	@LOG_LEVEL=ERROR $(AUDIT)/bin/checkov --directory infra --framework terraform --skip-download --quiet --compact
 	@$(BIN)/python .ci/terraform_schema.py $(AUDIT)/lib/python3.11/site-packages
-	@$(BIN)/python .ci/secrets.py
+	@$(BIN)/python .ci/find_secrets.py
 	@echo "audit: clean"
 
 licences: $(READY) $(AUDIT)/.ready ## what is installed under which licence: runs/licences.md (.ci/licences.yaml is the policy)

@@ -17,7 +17,6 @@ import pytest
 import typer
 import yaml
 from conftest import ROOT
-from conftest import script as checkout_script
 from google.cloud.devtools.cloudbuild_v1 import Build
 from google.protobuf import json_format
 
@@ -25,6 +24,7 @@ from emulators.cloud import Cloud
 from melodify_lib.cli import app
 from melodify_lib.cloud import clients, endpoints, labels, resources
 from melodify_lib.settings import Settings
+from melodify_lib.store import open_store
 
 FILES = ["cloudbuild.yaml", "cloudbuild.release.yaml", "cloudbuild.nightly.yaml", "cloudbuild.clean.yaml"]
 BUILT_IN = {"PROJECT_ID", "BUILD_ID", "COMMIT_SHA", "SHORT_SHA", "TAG_NAME"}
@@ -201,11 +201,16 @@ def test_what_a_step_reports_is_kept_also_when_it_fails() -> None:
     assert order.index("images-passed") < order.index("images-push")
 
 
-def test_reports_go_into_a_folder_by_their_names_and_what_was_not_written_is_passed_over(tmp_path: Path) -> None:
+def test_reports_go_into_a_bucket_by_their_names_and_what_was_not_written_is_passed_over(
+    gcp: Cloud, tmp_path: Path
+) -> None:
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs/tests.xml").write_text("<testsuites/>")
-    checkout_script("keep").main(str(tmp_path / "kept"), str(tmp_path / "runs/tests.xml"), str(tmp_path / "sbom.json"))
-    assert {path.name for path in (tmp_path / "kept").iterdir() if path.is_file()} == {"tests.xml"}
+    address = f"gs://{Settings.load().bucket}/build/7"
+    command = [sys.executable, ROOT / ".ci/keep.py", address, tmp_path / "runs/tests.xml", tmp_path / "sbom.json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # as a step does: .ci/ is on its path
+    assert done.stdout == f"{address}/tests.xml\n", done.stderr
+    assert open_store(Settings.load(store=address)).get("tests.xml") == b"<testsuites/>"
 
 
 @pytest.mark.parametrize("merged", [True, False])

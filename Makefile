@@ -45,7 +45,7 @@ lint: $(READY) ## ruff, mypy, hadolint, and no outputs in notebooks
 audit: $(READY) $(AUDIT)/.ready licences sbom ## what a reviewer asks: infra/ by policy, secrets, licences, a list of all parts
 	@LOG_LEVEL=ERROR $(AUDIT)/bin/checkov --directory infra --framework terraform --skip-download --quiet --compact
 	@$(BIN)/python .ci/terraform_schema.py $(AUDIT)/lib/python3.11/site-packages
-	@$(BIN)/python .ci/secrets.py
+	@$(BIN)/python .ci/find_secrets.py
 	@echo "audit: clean"
 
 licences: $(READY) $(AUDIT)/.ready ## what is installed under which licence: runs/licences.md (.ci/licences.yaml is the policy)
@@ -110,12 +110,12 @@ images: ## the images, by buildx, into runs/images (REGISTRY=… has their cache
 images-scan: ## what is known to be bad in them
 	@.ci/images scan $(IMAGES)
 
-images-push: ## push them to REGISTRY=…, by digest
+images-push: ## push what was scanned to REGISTRY=…, by digest
 	@.ci/images push $(IMAGES)
 
-build-local: $(READY) ## steps of cloudbuild.yaml on this machine, against that cloud (STEPS="lint template")
+build-local: $(READY) ## steps of the builds on this machine, against that cloud (STEPS="lint template")
 	@PYTHONPATH=tests $(BIN)/python -m emulators $(BIN)/python .ci/build_local.py $(STEPS)
-STEPS := template release settle
+STEPS := template cloudbuild.release.yaml release settle template
 
 constraints: ## resolve versions that fit pyproject.toml anew into constraints.txt (TORCH=2.13.0)
 	@set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \

@@ -1,9 +1,9 @@
-"""Steps of cloudbuild.yaml on this machine, one after the other, as Cloud Build runs them: their scripts, with their
-environment and the substitutions. Only those whose image is Python's; the others need a Docker engine.
+"""Steps of Cloud Build's files on this machine, one after the other, as Cloud Build runs them: their scripts, with
+their environment and the substitutions. Only those whose image is Python's; the others need a Docker engine.
 
     make build-local                          # against the cloud on this machine, what CI does not run by itself
-    make build-local STEPS="lint template"
-    make build-local STEPS="cloudbuild.nightly.yaml clean"
+    make build-local STEPS="lint template"      # of cloudbuild.yaml, if no other file is said before them
+    make build-local STEPS="cloudbuild.clean.yaml clean"
 """
 
 from __future__ import annotations
@@ -33,28 +33,38 @@ GIVEN = {
 """What Cloud Build and its trigger would give; the buckets are those of the cloud on this machine."""
 
 
-def main(wanted: list[str]) -> int:
-    file, *wanted = wanted if wanted and wanted[0].endswith(".yaml") else ["cloudbuild.yaml", *wanted]
+def main(words: list[str]) -> int:
+    wanted: dict[str, list[str]] = {}
+    file = "cloudbuild.yaml"
+    for word in words:
+        if word.endswith(".yaml"):
+            file = word
+        else:
+            wanted.setdefault(file, []).append(word)
+    made = [stand_in(name) for name in ("serving-cpu", "serving-cuda", "web") if not (IMAGES / f"{name}.ref").exists()]
+    try:
+        return next((code for file, steps in wanted.items() if (code := run_steps(file, steps))), 0)
+    finally:
+        for path in [*made, ROOT / "runs" / "released"]:
+            path.unlink(missing_ok=True)
+
+
+def run_steps(file: str, wanted: list[str]) -> int:
     build = yaml.safe_load((ROOT / file).read_text(encoding="utf-8"))
     if unknown := set(wanted) - {step["id"] for step in build["steps"]}:
         return say(f"no step {', '.join(sorted(unknown))} in {file}")
     variables = {**build["substitutions"], **GIVEN}
     variables = {name: filled(value, variables) for name, value in variables.items()}
-    made = [stand_in(name) for name in ("serving-cpu", "serving-cuda", "web") if not (IMAGES / f"{name}.ref").exists()]
-    try:
-        for step in build["steps"]:
-            if step["id"] not in wanted:
-                continue
-            if not step["name"].startswith("python:"):
-                return say(f"{step['id']} runs in {step['name']}, which needs a Docker engine")
-            began = time.monotonic()
-            code = run(step, build, variables)
-            say(f"{step['id']}: {'passed' if code == 0 else f'ended with {code}'}, {time.monotonic() - began:.0f} s")
-            if code and not step.get("allowFailure"):
-                return code
-    finally:
-        for path in [*made, ROOT / "runs" / "released"]:
-            path.unlink(missing_ok=True)
+    for step in build["steps"]:
+        if step["id"] not in wanted:
+            continue
+        if not step["name"].startswith("python:"):
+            return say(f"{step['id']} runs in {step['name']}, which needs a Docker engine")
+        began = time.monotonic()
+        code = run(step, build, variables)
+        say(f"{step['id']}: {'passed' if code == 0 else f'ended with {code}'}, {time.monotonic() - began:.0f} s")
+        if code and not step.get("allowFailure"):
+            return code
     return 0
 
 

@@ -4,8 +4,11 @@ locals {
     web      = "the web application on Cloud Run, and its migrations"
     pipeline = "tasks of pipeline and tuning jobs on Vertex AI"
     serving  = "the endpoint on Vertex AI that plays"
-    build    = "Cloud Build, and workflows on GitHub: images, templates, deployments"
-    nightly  = "the whole lifecycle on the real cloud, once a night, and the clean-up after it"
+    check    = "builds of pull requests: tests, and images that go nowhere"
+    build    = "builds of main: tests, images, their signatures, templates"
+    release  = "builds of tags, and workflows on GitHub: deployments of what main's build has signed"
+    nightly  = "the whole lifecycle on the real cloud, once a night"
+    clean    = "takes away what has expired, once a day"
   }
 
   # MELODIFY_SERVICE_ACCOUNT of the web application: who its jobs act as, and who its links are signed by.

@@ -1,4 +1,5 @@
-# Errors, from the logs of everything that is ours: the web service, tasks of pipelines, the endpoint.
+# What went wrong, from the logs, by e-mail: one an hour at most of each kind, as a line that matches is enough. Lines are
+# matched as they are, so no metric has to be there before, and no kind of resource has to be one that Monitoring knows.
 resource "google_monitoring_notification_channel" "email" {
   display_name = "Melodify: e-mail"
   type         = "email"
@@ -6,49 +7,44 @@ resource "google_monitoring_notification_channel" "email" {
   depends_on   = [google_project_service.this]
 }
 
-resource "google_logging_metric" "errors" {
-  name        = "melodify/errors"
-  description = "Lines of severity ERROR and above"
+locals {
+  # Of a pull request's build only who opened it needs to hear.
+  not_of_pulls = local.has_builds == 0 ? "" : "AND resource.labels.build_trigger_id != \"${google_cloudbuild_trigger.pull[0].trigger_id}\""
 
-  # As melodify_lib/logs.py writes them with MELODIFY_LOG_FORMAT=json. The images' own logs of other severities are not
-  # counted: a song that was asked for and cannot be made is no error of ours, and is logged below.
-  filter = <<-END
-    severity >= ERROR
-    AND (
-      (resource.type = "cloud_run_revision" AND resource.labels.service_name = "${local.web_name}")
-      OR (resource.type = "cloud_run_job" AND resource.labels.job_name = "melodify-migrate")
-      OR resource.type = "aiplatform.googleapis.com/Endpoint"
-      OR resource.type = "ml_job"
-    )
-  END
+  alerts = {
+    # As melodify_lib/logs.py writes them with MELODIFY_LOG_FORMAT=json. Other severities are not told: a song that was
+    # asked for and cannot be made is no error of ours.
+    errors = <<-END
+      severity >= ERROR
+      AND (
+        (resource.type = "cloud_run_revision" AND resource.labels.service_name = "${local.web_name}")
+        OR (resource.type = "cloud_run_job" AND resource.labels.job_name = "melodify-migrate")
+        OR resource.type = "aiplatform.googleapis.com/Endpoint"
+        OR resource.type = "ml_job"
+      )
+    END
 
-  metric_descriptor {
-    metric_kind = "DELTA"
-    value_type  = "INT64"
-    unit        = "1"
+    # Builds of main and releases, the night and the clean-up: Cloud Build ends the log of one that failed so. And a clock
+    # that could not start one.
+    builds = <<-END
+      (resource.type = "build" AND textPayload =~ "^(ERROR|TIMEOUT)" ${local.not_of_pulls})
+      OR (resource.type = "cloud_scheduler_job" AND resource.labels.job_id =~ "^melodify-" AND severity >= ERROR)
+    END
   }
 }
 
-resource "google_monitoring_alert_policy" "errors" {
-  display_name          = "Melodify: errors"
+resource "google_monitoring_alert_policy" "this" {
+  for_each = local.alerts
+
+  display_name          = "Melodify: ${each.key}"
   combiner              = "OR"
   notification_channels = [google_monitoring_notification_channel.email.id]
   severity              = "WARNING"
 
   conditions {
-    display_name = "more than 3 errors in 5 minutes"
-    condition_threshold {
-      filter          = "metric.type = \"logging.googleapis.com/user/${google_logging_metric.errors.name}\" AND resource.type = one_of(\"cloud_run_revision\", \"cloud_run_job\", \"aiplatform.googleapis.com/Endpoint\", \"ml_job\")"
-      comparison      = "COMPARISON_GT"
-      threshold_value = 3 # one error is a line in the log; a database that is away, or a musician that does not load, is many
-      duration        = "0s"
-
-      aggregations {
-        alignment_period     = "300s"
-        per_series_aligner   = "ALIGN_SUM"
-        cross_series_reducer = "REDUCE_SUM"
-        group_by_fields      = ["resource.type"]
-      }
+    display_name = "a line in the log"
+    condition_matched_log {
+      filter = each.value
     }
   }
 
@@ -59,5 +55,9 @@ resource "google_monitoring_alert_policy" "errors" {
 
   alert_strategy {
     auto_close = "86400s"
+
+    notification_rate_limit {
+      period = "3600s"
+    }
   }
 }

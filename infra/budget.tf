@@ -11,8 +11,7 @@ resource "google_billing_budget" "this" {
 
   amount {
     specified_amount {
-      currency_code = "USD"
-      units         = tostring(var.monthly_budget)
+      units = tostring(var.monthly_budget) # in the account's own currency: another is refused
     }
   }
 

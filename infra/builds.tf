@@ -1,10 +1,35 @@
-# What starts the builds: a push to main and a tag (cloudbuild.yaml), and the clock (cloudbuild.nightly.yaml). The
-# connection to the repository is made by hand, as somebody has to agree to it on GitHub: gcloud builds connections.
+# What starts the builds: a pull request and a push to main (cloudbuild.yaml), a tag that somebody approves
+# (cloudbuild.release.yaml), and the clock. The connection to the repository is made by hand, as somebody has to agree to
+# it on GitHub: gcloud builds connections. Whoever writes a pull request writes the file of its build too: what holds is
+# the account that its trigger gives it, not the file.
 locals {
   has_builds = var.build_repository == "" ? 0 : 1
   pushes = {
-    main    = { branch = "^main$", tag = null }
-    release = { branch = null, tag = "^v[0-9].*$" } # also releases: canary, gate, web
+    build   = { branch = "^main$", tag = null, file = "cloudbuild.yaml", images = true }
+    release = { branch = null, tag = "^v[0-9].*$", file = "cloudbuild.release.yaml", images = false }
+  }
+  clocks = {
+    nightly = { schedule = "0 1 * * *", paused = var.nightly_budget == 0, gives = { _BUDGET = tostring(var.nightly_budget) } }
+    clean   = { schedule = "0 7 * * *", paused = false, gives = {} } # whatever else runs or does not
+  }
+  source = var.github_repository == "" ? "" : "https://github.com/${var.github_repository}"
+}
+
+resource "google_cloudbuild_trigger" "pull" {
+  count = local.has_builds
+
+  name            = "melodify-check"
+  location        = var.region
+  filename        = "cloudbuild.yaml"
+  service_account = google_service_account.this["check"].id
+  substitutions   = { _REGION = var.region, _SOURCE = local.source, _ACCOUNT = "check" }
+
+  repository_event_config {
+    repository = var.build_repository
+    pull_request {
+      branch          = "^main$"
+      comment_control = "COMMENTS_ENABLED_FOR_EXTERNAL_CONTRIBUTORS_ONLY" # theirs run when an owner says /gcbrun
+    }
   }
 }
 
@@ -13,9 +38,9 @@ resource "google_cloudbuild_trigger" "push" {
 
   name            = "melodify-${each.key}"
   location        = var.region
-  filename        = "cloudbuild.yaml"
-  service_account = google_service_account.this["build"].id
-  substitutions   = { _REGION = var.region }
+  filename        = each.value.file
+  service_account = google_service_account.this[each.key].id
+  substitutions   = merge({ _REGION = var.region }, each.value.images ? { _SOURCE = local.source } : {})
 
   repository_event_config {
     repository = var.build_repository
@@ -24,42 +49,46 @@ resource "google_cloudbuild_trigger" "push" {
       tag    = each.value.tag
     }
   }
-}
 
-# The clock speaks to a topic and the trigger listens to it, so that no account has to be allowed to start builds.
-resource "google_pubsub_topic" "nightly" {
-  #checkov:skip=CKV_GCP_83: what is said is that it is night
-  count = local.has_builds
-
-  name       = "melodify-nightly"
-  depends_on = [google_project_service.this]
-}
-
-resource "google_cloud_scheduler_job" "nightly" {
-  count = local.has_builds
-
-  name      = "melodify-nightly"
-  region    = var.region
-  schedule  = "0 1 * * *"
-  time_zone = "Etc/UTC"
-  paused    = var.nightly_budget == 0
-
-  pubsub_target {
-    topic_name = google_pubsub_topic.nightly[0].id
-    data       = base64encode("night")
+  approval_config {
+    approval_required = each.key == "release" # by who has roles/cloudbuild.builds.approver
   }
 }
 
-resource "google_cloudbuild_trigger" "nightly" {
-  count = local.has_builds
+# A clock speaks to a topic and a trigger listens to it, so that no account has to be allowed to start builds.
+resource "google_pubsub_topic" "clock" {
+  #checkov:skip=CKV_GCP_83: what is said is that it is time
+  for_each = local.has_builds == 1 ? local.clocks : {}
 
-  name            = "melodify-nightly"
+  name       = "melodify-${each.key}"
+  depends_on = [google_project_service.this]
+}
+
+resource "google_cloud_scheduler_job" "clock" {
+  for_each = google_pubsub_topic.clock
+
+  name      = "melodify-${each.key}"
+  region    = var.region
+  schedule  = local.clocks[each.key].schedule
+  time_zone = "Etc/UTC"
+  paused    = local.clocks[each.key].paused
+
+  pubsub_target {
+    topic_name = each.value.id
+    data       = base64encode(each.key)
+  }
+}
+
+resource "google_cloudbuild_trigger" "clock" {
+  for_each = google_pubsub_topic.clock
+
+  name            = "melodify-${each.key}"
   location        = var.region
-  service_account = google_service_account.this["nightly"].id
-  substitutions   = { _REGION = var.region, _BUDGET = tostring(var.nightly_budget) }
+  service_account = google_service_account.this[each.key].id
+  substitutions   = merge({ _REGION = var.region }, local.clocks[each.key].gives)
 
   pubsub_config {
-    topic = google_pubsub_topic.nightly[0].id
+    topic = each.value.id
   }
 
   source_to_build {
@@ -69,7 +98,7 @@ resource "google_cloudbuild_trigger" "nightly" {
   }
 
   git_file_source {
-    path       = "cloudbuild.nightly.yaml"
+    path       = "cloudbuild.${each.key}.yaml"
     repository = var.build_repository
     revision   = "refs/heads/main"
     repo_type  = "GITHUB"

@@ -1,4 +1,4 @@
-# Workflows on GitHub act as the build's account with a token that GitHub signs for one run: there is no key to steal.
+# Workflows on GitHub act as the release's account with a token that GitHub signs for one run: there is no key to steal.
 locals {
   has_github = var.github_repository == "" ? 0 : 1
 }
@@ -32,11 +32,11 @@ resource "google_iam_workload_identity_pool_provider" "github" {
   }
 }
 
-# Tokens of the build's account for that one subject.
+# Tokens of the release's account for that one subject.
 resource "google_service_account_iam_member" "github" {
   count = local.has_github
 
-  service_account_id = google_service_account.this["build"].name
+  service_account_id = google_service_account.this["release"].name
   role               = "roles/iam.workloadIdentityUser"
   member             = "principal://iam.googleapis.com/${google_iam_workload_identity_pool.github[0].name}/subject/repo:${var.github_repository}:environment:release"
 }

@@ -29,6 +29,11 @@ output "MELODIFY_OPENAI_SECRET" {
   value       = local.openai_secret
 }
 
+output "signing_key" {
+  description = "SIGNING_KEY of .ci/verify and .ci/images."
+  value       = "gcpkms://${google_kms_crypto_key.images.id}"
+}
+
 output "accounts" {
   description = "E-mail of each account."
   value       = { for name, account in google_service_account.this : name => account.email }
@@ -60,6 +65,6 @@ output "database_address" {
 }
 
 output "github_provider" {
-  description = "For google-github-actions/auth: workload_identity_provider; its service_account is accounts.build."
+  description = "For google-github-actions/auth: workload_identity_provider; its service_account is accounts.release."
   value       = one(google_iam_workload_identity_pool_provider.github[*].name)
 }

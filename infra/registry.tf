@@ -1,3 +1,7 @@
+locals {
+  templates = { kept = 20, days = 90 }
+}
+
 # Images, which are pushed and deployed by digest.
 resource "google_artifact_registry_repository" "images" {
   #checkov:skip=CKV_GCP_84: Google's own keys encrypt it: there is nothing secret in an image, and a key of one's own is one more thing to lose
@@ -10,12 +14,13 @@ resource "google_artifact_registry_repository" "images" {
     immutable_tags = false # the build's cache is a tag that moves; what is deployed is named by digest
   }
 
-  # Of an image that serves nothing any more, ten versions are enough to go back.
+  # An image outlives the templates below that name it. Each push is four versions: the index, the image, its attestations
+  # and the signature.
   cleanup_policies {
-    id     = "keep-the-last-ten"
+    id     = "keep-the-last"
     action = "KEEP"
     most_recent_versions {
-      keep_count = 10
+      keep_count = 4 * (local.templates.kept + 5)
     }
   }
 
@@ -24,7 +29,7 @@ resource "google_artifact_registry_repository" "images" {
     action = "KEEP"
     condition {
       tag_state    = "TAGGED"
-      tag_prefixes = ["v", "live"] # the last release has the tag live
+      tag_prefixes = ["v", "live", "sha256-"] # the last release has the tag live; signatures are tags with the digest
     }
   }
 
@@ -32,7 +37,7 @@ resource "google_artifact_registry_repository" "images" {
     id     = "delete-the-rest"
     action = "DELETE"
     condition {
-      older_than = "2592000s" # 30 days
+      older_than = "${(local.templates.days + 90) * 86400}s"
     }
   }
 
@@ -48,10 +53,10 @@ resource "google_artifact_registry_repository" "pipelines" {
   description   = "Compiled pipelines, with the digests of their images in them"
 
   cleanup_policies {
-    id     = "keep-the-last-twenty"
+    id     = "keep-the-last"
     action = "KEEP"
     most_recent_versions {
-      keep_count = 20
+      keep_count = local.templates.kept
     }
   }
 
@@ -59,7 +64,7 @@ resource "google_artifact_registry_repository" "pipelines" {
     id     = "delete-the-rest"
     action = "DELETE"
     condition {
-      older_than = "7776000s" # 90 days
+      older_than = "${local.templates.days * 86400}s"
     }
   }
 

@@ -5,6 +5,7 @@ resource "google_project_service" "this" {
     "artifactregistry.googleapis.com",     # images, pipeline templates
     "billingbudgets.googleapis.com",       # budget.tf
     "cloudbuild.googleapis.com",           # builds
+    "cloudkms.googleapis.com",             # signing.tf
     "cloudscheduler.googleapis.com",       # builds.tf
     "cloudquotas.googleapis.com",          # melodify doctor shows quotas
     "cloudresourcemanager.googleapis.com", # melodify doctor asks what is granted

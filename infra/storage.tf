@@ -13,15 +13,15 @@ resource "google_storage_bucket" "melodify" {
     retention_duration_seconds = 0 # as for versions: deleted is gone
   }
 
-  # Objects carry no label, so `melodify cloud clean` leaves them: age ends them. A model that a job or an endpoint loads
-  # from models/ must be younger.
+  # Objects carry no label, so `melodify cloud clean` leaves them: age ends them. Not models/: an endpoint loads its weights
+  # from there whenever it starts, however old its release; who takes a release away takes them too.
   lifecycle_rule {
     action {
       type = "Delete"
     }
     condition {
       age            = var.keep_days
-      matches_prefix = ["batch/", "datasets/", "models/", "pipeline/", "songs/", "web/"]
+      matches_prefix = ["batch/", "datasets/", "nightly/", "pipeline/", "songs/", "web/"]
     }
   }
 

@@ -20,7 +20,7 @@ variable "region" {
 }
 
 variable "image" {
-  description = "Image of the pipeline's components and of the endpoint, by digest; MELODIFY_IMAGE. Empty until one is pushed."
+  description = "Image of the pipeline's components and of the endpoint, by digest, for the outputs: a person's MELODIFY_IMAGE. The web application's own is in its image."
   type        = string
   default     = ""
 
@@ -49,11 +49,6 @@ variable "web_profile" {
   validation {
     condition     = contains(["local", "gcp"], var.web_profile)
     error_message = "The profile is local or gcp."
-  }
-
-  validation {
-    condition     = var.web_profile != "gcp" || var.image != ""
-    error_message = "In the gcp profile a job makes each song, and jobs need var.image."
   }
 }
 
@@ -108,7 +103,7 @@ variable "keep_days" {
 }
 
 variable "github_repository" {
-  description = "OWNER/NAME whose workflows, in its environment `release`, may act as the build's account without a key; nobody's if empty."
+  description = "OWNER/NAME whose workflows, in its environment `release`, may act as the release's account without a key, and whose address images have as a label; nobody's if empty."
   type        = string
   default     = ""
 
@@ -162,12 +157,12 @@ variable "billing_account" {
 }
 
 variable "monthly_budget" {
-  description = "US dollars a month that the project should cost at most: half, nine tenths, all, and what it is heading for, are told by e-mail. It stops nothing."
+  description = "What, in the billing account's currency, the project should cost a month at most: half, nine tenths, all, and what it is heading for, are told by e-mail. It stops nothing."
   type        = number
   default     = 150
 
   validation {
     condition     = var.monthly_budget >= 1 && floor(var.monthly_budget) == var.monthly_budget
-    error_message = "Whole dollars, from 1."
+    error_message = "A whole number, from 1."
   }
 }

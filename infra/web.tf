@@ -4,8 +4,10 @@
 locals {
   has_web  = var.web_image == "" ? 0 : 1
   web_name = "melodify-web"
-  web_host = var.web_host != "" ? var.web_host : "${local.web_name}-${data.google_project.this.number}.${var.region}.run.app"
+  run_host = "${local.web_name}-${data.google_project.this.number}.${var.region}.run.app"
+  web_host = var.web_host != "" ? var.web_host : local.run_host
 
+  # Not MELODIFY_IMAGE: that comes with the image, so that a release changes both, and going back too.
   web_environment = {
     MELODIFY_PROFILE         = var.web_profile
     MELODIFY_ALLOW_PAID      = "true" # Cloud Storage is paid for too
@@ -14,10 +16,9 @@ locals {
     MELODIFY_BUCKET          = google_storage_bucket.melodify.name
     MELODIFY_STORE           = "gs://${google_storage_bucket.melodify.name}"
     MELODIFY_SERVICE_ACCOUNT = google_service_account.this[local.web_acts_as].email
-    MELODIFY_IMAGE           = var.image
     MELODIFY_KEEP_DAYS       = tostring(var.keep_days)
     MELODIFY_OPENAI_SECRET   = var.web_profile == "gcp" ? local.openai_secret : ""
-    WEB_HOSTS                = jsonencode([local.web_host])
+    WEB_HOSTS                = jsonencode(distinct([local.web_host, "canary---${local.run_host}"])) # .ci/deploy-web asks the second
     WEB_WORKERS              = "1"
   }
 
@@ -110,7 +111,8 @@ resource "google_cloud_run_v2_service" "web" {
   }
 
   lifecycle {
-    ignore_changes = [template[0].containers[0].image, client, client_version] # the build rolls out new ones
+    # The release rolls out new ones, each with the image of its jobs in it, and shifts the traffic.
+    ignore_changes = [template[0].containers[0].image, traffic, client, client_version]
   }
 
   depends_on = [google_secret_manager_secret_iam_member.this]

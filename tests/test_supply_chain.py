@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from importlib.metadata import PackageNotFoundError, version
@@ -120,3 +121,19 @@ def test_dependabot_looks_where_there_is_something() -> None:
         for folder in update.get("directories") or [update["directory"]]:
             there = ROOT / folder.lstrip("/")
             assert any(list(there.glob(one)) for one in wanted[update["package-ecosystem"]]), folder
+
+
+def test_renovate_sees_every_image_that_dependabot_does_not() -> None:
+    table = json.loads((ROOT / ".github/renovate.json").read_text("utf-8"))
+    (builds,) = (re.compile(one.strip("/")) for one in table["cloudbuild"]["managerFilePatterns"])
+    assert all(builds.search(path.name) for path in ROOT.glob("cloudbuild*.yaml"))
+    (manager,) = table["customManagers"]
+    (files,) = (re.compile(one.strip("/")) for one in manager["managerFilePatterns"])
+    (line,) = (re.compile(one.replace("?<", "?P<")) for one in manager["matchStrings"])
+    for path in (ROOT / ".ci").iterdir():
+        text = path.read_text("utf-8") if path.is_file() else ""
+        images = set(re.findall(r"(?m)=((?:[\w-]+[./])*[\w-]+/[\w-]+:v?\d[\w.]*)", text))
+        seen = {f"{found['depName']}:{found['currentValue']}" for found in line.finditer(text)}
+        assert images == (seen if files.search(f".ci/{path.name}") else set()), path.name
+    assert len(line.findall((ROOT / ".ci/images").read_text("utf-8"))) == 2
+    assert len(line.findall((ROOT / ".ci/tool").read_text("utf-8"))) == 3

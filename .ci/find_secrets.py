@@ -1,7 +1,7 @@
 """Is there a key or a password in the repository, other than the made-up ones of .secrets.baseline?
 
-    python .ci/secrets.py [FILE …]     all files that git knows, if none is named
-    python .ci/secrets.py --accept     what is found now is made up: write the baseline anew
+    python .ci/find_secrets.py [FILE …]     all files that git knows, if none is named
+    python .ci/find_secrets.py --accept     what is found now is made up: write the baseline anew
 
 detect-secrets' own hook would refuse a baseline whose line numbers have moved; here a secret is its file and its hash.
 """
@@ -40,7 +40,10 @@ def main(arguments: list[str]) -> int:
         return 0
     new = [one for _, one in found if (one.filename, one.secret_hash) not in accepted]
     for one in new:
-        print(f"{one.filename}:{one.line_number}: {one.type}; made up? python .ci/secrets.py --accept", file=sys.stderr)
+        print(
+            f"{one.filename}:{one.line_number}: {one.type}; made up? python .ci/find_secrets.py --accept",
+            file=sys.stderr,
+        )
     print(f"secrets: {len(names)} files, {len(new)} found")
     return bool(new)
 

@@ -244,6 +244,13 @@ def test_the_best_font_that_is_installed_is_played(tmp_path: Path, monkeypatch: 
     assert Arranger().version.version.endswith(f"+MuseScore_General@{carried.sha256[:12]}")
 
 
+def test_the_card_does_not_speak_for_the_licence_of_ones_own_font(tmp_path: Path) -> None:
+    own = tmp_path / "own.sf2"
+    own.symlink_to(load_soundfont().path)
+    assert Arranger(own).play(describe(), 4, 0).card.licence == "CC0-1.0; the sounds by the licence of own"
+    assert Arranger().play(describe(), 4, 0).card.licence == "CC0-1.0"
+
+
 def test_a_font_that_fluidsynth_cannot_read_is_refused(tmp_path: Path) -> None:
     broken = tmp_path / "broken.sf2"
     broken.write_bytes(load_soundfont().path.read_bytes()[:1000])

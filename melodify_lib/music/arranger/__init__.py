@@ -36,6 +36,8 @@ class Arranger:
         from melodify_lib.music.arranger.sampler import Sampler
 
         self._font: SoundFont = load_soundfont(soundfont)
+        # Those that are found let their sounds be used for anything; what another's licence says is not known here.
+        self.licence = "CC0-1.0" if soundfont is None else f"CC0-1.0; the sounds by the licence of {self._font.name}"
         self._sampler = Sampler(self._font)
 
     @cached_property
@@ -78,7 +80,7 @@ class Arranger:
             seconds=seconds,
             seed=seed,
             musician=self.version,
-            licence="CC0-1.0",
+            licence=self.licence,
             permitted_use=self.permitted_use,
             midi=to_midi(score),
             stems=rendered.stems,

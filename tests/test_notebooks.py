@@ -53,8 +53,14 @@ def test_a_failed_cell_is_named_and_its_notebook_kept(tmp_path: Path) -> None:
     assert "ZeroDivisionError" in report and (run / "01_broken.html").exists()
 
 
-def test_a_run_that_failed_is_kept_in_a_bucket_without_what_it_made(gcp: Cloud, tmp_path: Path) -> None:
-    broken = notebook(tmp_path, "01_broken", "profile = ''\nout = '.'", "import os; os.mkdir(f'{out}/song')", "1 / 0")
+def test_a_run_that_failed_is_kept_in_a_bucket_with_all_that_its_report_shows(gcp: Cloud, tmp_path: Path) -> None:
+    makes = (
+        "from pathlib import Path\n"
+        "for name in ('song/track.wav', 'song/picture.png', 'dataset/train.jsonl'):\n"
+        "    (Path(out) / name).parent.mkdir(exist_ok=True)\n"
+        "    (Path(out) / name).write_bytes(b'-')"
+    )
+    broken = notebook(tmp_path, "01_broken", "profile = ''\nout = '.'", makes, "1 / 0")
     melodify = [sys.executable, "-c", "from melodify_lib.cli import main; main()", "notebooks"]
     runs = ("--runs", str(tmp_path / "runs"))
     run = subprocess.run([*melodify, "run", "--folder", str(broken.parent), *runs], capture_output=True, check=False)
@@ -69,7 +75,10 @@ def test_a_run_that_failed_is_kept_in_a_bucket_without_what_it_made(gcp: Cloud, 
         notebooks.keep(tmp_path, store)
 
 
-KEPT = ["01_broken.html", "01_broken.ipynb", "01_broken.json", "report.html"]
+KEPT = [
+    *("01_broken.html", "01_broken.ipynb", "01_broken.json", "report.html"),
+    *("song/picture.png", "song/track.wav"),
+]
 
 
 def test_a_cell_that_hangs_is_stopped(tmp_path: Path) -> None:

@@ -151,7 +151,7 @@ def plot_counts(counts: Mapping[str, Mapping[str, int]]) -> Figure:
         below += heights
     axes.set(ylabel="examples")
     axes.tick_params(axis="x", rotation=60)
-    axes.legend(frameon=False, ncols=len(counts))
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), frameon=False, ncols=len(counts))
     return figure
 
 
@@ -263,7 +263,7 @@ def plot_requested(evaluation: tracks.Evaluation) -> Figure:
     left.legend(frameon=False)
     shares = np.array([list(evaluation.shares("heard", genre).values()) for genre in evaluation.genres])
     names = list(evaluation.shares("heard"))
-    colours = matplotlib.colormaps["RdYlBu"].with_extremes(bad="white")
+    colours = matplotlib.colormaps["Reds_r"].with_extremes(bad="0.9")  # misses are what is to be seen
     right.imshow(np.ma.masked_invalid(shares), cmap=colours, vmin=0, vmax=1, aspect="auto")
     for (row, column), share in np.ndenumerate(shares):
         text = "–" if np.isnan(share) else f"{share:.2f}"
@@ -389,9 +389,9 @@ def _subplots(alt: str, rows: int, columns: int, size: tuple[float, float], **op
 
 
 def _ink(colour: tuple[float, float, float, float]) -> str:
-    """Black or white, whichever is read better on `colour`."""
-    red, green, blue, _ = colour
-    return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else "white"
+    """Black or white, whichever has more contrast (WCAG 2) on `colour`."""
+    luminance = np.power(colour[:3], 2.2) @ (0.2126, 0.7152, 0.0722)
+    return "black" if luminance > 0.18 else "white"
 
 
 def _rectangle(corner: tuple[float, float], width: float, height: float, colour: str, axes: Any) -> Any:

@@ -1,6 +1,7 @@
 """The strict runner: what papermill lets pass is an error here."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import nbformat
 import pytest
+from bs4 import BeautifulSoup
 
 from emulators.cloud import Cloud
 from melodify_lib import notebooks
@@ -79,6 +81,28 @@ KEPT = [
     *("01_broken.html", "01_broken.ipynb", "01_broken.json", "report.html"),
     *("song/picture.png", "song/track.wav"),
 ]
+
+
+def test_a_page_asks_no_other_server_and_says_what_pictures_show_and_forms_are_for(tmp_path: Path) -> None:
+    shows = (
+        "from melodify_lib import plots, widgets\n"
+        "plots.plot_curves({'figure': [1, 2]}, [1, 2], over='steps < examples')",
+        "with widgets.progress('counted') as on_progress:\n    for done in range(100): on_progress(done + 1, 100)",
+        "widgets.SongForm(None)",
+    )
+    notebook(tmp_path, "01_shows", "profile = ''", *shows)
+    melodify = [sys.executable, "-c", "from melodify_lib.cli import main; main()", "notebooks", "run"]
+    folders = ["--folder", str(tmp_path), "--runs", str(tmp_path / "runs")]
+    done = subprocess.run([*melodify, *folders], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not re.search("Alternative text|KeyboardInterrupt|ERROR|WARN", done.stderr), done.stderr
+    page = (tmp_path / "runs/latest/01_shows.html").read_text("utf-8")
+    soup = BeautifulSoup(page, "html.parser")
+    (picture,) = soup.find_all("img")
+    assert picture["alt"] == "Curves over steps < examples: figure from 1 to 2."
+    assert not re.findall(r"""<[^>]*(?:src|href)=["']?(?:https?:)?//|@import|url\(["']?http|import\(["']http""", page)
+    said = " ".join(output.text for output in soup.select(".jp-OutputArea-output")).strip()
+    assert said.startswith("In JupyterLab a form stands here") and "counted" not in said
 
 
 def test_a_cell_that_hangs_is_stopped(tmp_path: Path) -> None:

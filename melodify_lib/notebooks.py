@@ -24,7 +24,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from melodify_lib.errors import MissingDependencyError, NotebookError
+from melodify_lib.errors import MissingDependencyError, NotebookError, install
 from melodify_lib.store import FolderStore, Store
 
 
@@ -142,7 +142,7 @@ def _declared(path: Path) -> set[str]:
     try:
         import papermill
     except ModuleNotFoundError as error:
-        raise MissingDependencyError("notebooks need an extra: pip install 'melodify[notebooks]'") from error
+        raise MissingDependencyError(f"notebooks need an extra: {install('notebooks')}") from error
     try:
         return set(papermill.inspect_notebook(str(path)))
     except Exception as error:  # papermill and nbformat raise a dozen kinds for a file that is no notebook

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import ROOT
 
 from melodify_lib.image import open_image
@@ -92,11 +93,13 @@ def test_costs_follow_the_formula_and_ones_own_prices(tmp_path: Path) -> None:
         import costs
     finally:
         sys.path.remove(str(ROOT / "bench"))
-    rate = costs.Rate("somebody", audio=30, source="")  # 30 s of audio a minute and processor
-    assert costs.dollars_a_song(3.60, 4, rate, 20) == pytest.approx(3.60 / 3600 * 10)  # 10 s of the machine
-    table = {"machines": {"n2-standard-4": 36.0, "g2-standard-4": 72.0}}
-    assert "| n2-standard-4 | 36.000 |" in "\n".join(costs.by_machine(table, 30))
-    assert "g2" not in "\n".join(costs.by_machine(table, 30))
+    (tmp_path / "rates.yaml").write_text("somebody: {processor: 30, c3-standard-8: 400}")
+    rates = costs.read_rates(tmp_path / "rates.yaml")
+    audio = rates[0].on("n2-standard-4")  # 30 s of audio a minute and processor
+    assert costs.dollars_a_song(3.60, audio, 20) == pytest.approx(3.60 / 3600 * 10)  # 10 s of the machine
+    table = {"machines": {"n2-standard-4": 36.0, "c3-standard-8": 36.0, "g2-standard-4": 72.0}}
+    _, _, *rows = costs.by_machine(table, rates, 30)
+    assert rows == ["| n2-standard-4 | 36.000 | 240: $150.00 |", "| c3-standard-8 | 36.000 | 800: $45.00 |"]
 
 
 def test_rates_are_those_that_the_readmes_print() -> None:
@@ -104,6 +107,9 @@ def test_rates_are_those_that_the_readmes_print() -> None:
     assert "| `compose(…, seconds=30)`, warm | 0.91 s" in readme
     assert re.search(r"^\| 1 \| 14\.4 \|", serving, re.MULTILINE)
     assert re.search(r"^\| 16 \| 38\.6 \|", serving, re.MULTILINE)
+    rates = yaml.safe_load((ROOT / "bench/rates.yaml").read_text("utf-8"))
+    a_processor = [60 / 0.91 * 30 / 2, 14.4 * 5 / 2, 38.6 * 5 / 2]
+    assert [row["processor"] for row in rates.values()] == pytest.approx(a_processor, rel=0.001)
 
 
 OPERATIONS = (ROOT / "docs/operations.md").read_text("utf-8")

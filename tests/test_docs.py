@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT
+from conftest import ROOT, script
 
 from melodify_lib.image import open_image
 from melodify_lib.samples import sample_picture
@@ -200,6 +200,33 @@ def test_the_tour_has_every_notebook() -> None:
     for notebook in (ROOT / "notebooks").glob("*.ipynb"):
         assert f"](../notebooks/{notebook.name})" in tour
         assert f"- **{notebook.name[:2]}** " in tour
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/architecture.md", "docs/notebooks.md", "docs/costs.md"])
+def test_code_is_as_wide_as_the_site_at_most(page: str) -> None:
+    """Beside both columns of links, at 1300 pixels (docs/assets/site.css)."""
+    for block in re.findall(r"```.*?```", (ROOT / page).read_text("utf-8"), re.DOTALL):
+        assert not [line for line in block.splitlines() if len(line) > 98]
+
+
+def test_the_site_has_notebooks_as_they_ran_if_they_did(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("mkdocs", reason="needs the extra docs")
+    site = script("site")
+    monkeypatch.setattr(site, "LATEST", tmp_path)
+    target = "notebooks/01_quickstart.ipynb"
+    assert site._executed(target) is None
+    executed = json.loads((ROOT / target).read_text("utf-8"))
+    injected = {"cell_type": "code", "metadata": {"tags": ["injected-parameters"]}, "source": ["out = '.'"]}
+    executed["cells"].insert(2, injected)
+    ran = tmp_path / "01_quickstart.ipynb"
+    ran.write_text(json.dumps(executed), "utf-8")
+    ran.with_suffix(".html").touch()
+    ran.with_suffix(".json").write_text('{"passed": true}', "utf-8")
+    assert site._executed(target) == "notebooks/01_quickstart.html"
+    assert site._executed("docs/costs.md") is None
+    executed["cells"][-1]["source"] = ["as it was before"]
+    ran.write_text(json.dumps(executed), "utf-8")
+    assert site._executed(target) is None
 
 
 def test_the_site_has_every_page() -> None:

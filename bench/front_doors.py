@@ -37,6 +37,7 @@ PATIENCE_S = 1800
 
 def main() -> None:
     argparse.ArgumentParser(description=__doc__).parse_args()
+    load = os.getloadavg()[1]
     with tempfile.TemporaryDirectory() as folder:
         home, clone, own = (Path(folder) / name for name in ("home", "melodify", "own"))
         (home / ".jupyter").mkdir(parents=True)
@@ -77,7 +78,8 @@ def main() -> None:
         assert (home / "song/track.wav").stat().st_size > 1e6
         rows.append(("all of it", time.perf_counter() - started))
 
-    print(f"{processor()}, {os.cpu_count()} processors, Python {platform.python_version()}; one run\n")
+    machine = f"{processor()}, {os.cpu_count()} processors, Python {platform.python_version()}"
+    print(f"{machine}; one run, a load of {load:.1f} before it\n")
     print("| door | seconds |\n| --- | --- |")
     for what, seconds in rows:
         print(f"| {what} | {seconds:.0f} |")

@@ -195,6 +195,23 @@ def test_what_a_page_names_is_there(page: Path) -> None:
         )
 
 
+def test_times_are_those_that_were_measured() -> None:
+    """The tour has the times of one run; each notebook says its own, and the README their sum."""
+    tour = (ROOT / "docs/notebooks.md").read_text("utf-8")
+    seconds = 0
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        (about,) = re.findall(rf"\(\.\./notebooks/{path.name}\).*\| (\d+) s \|", tour)
+        seconds += int(about)
+        head = "".join(json.loads(path.read_text("utf-8"))["cells"][0]["source"])
+        assert re.findall(r"[Aa]bout (\d+) s\b", head)[0] == about, path.name
+    assert f"together {seconds} s" in tour
+    readme = (ROOT / "README.md").read_text("utf-8")
+    run, set_up = re.findall(r"`make run` takes about (\d+) min after set-up, and set-up (\d+)", readme)[0]
+    assert int(run) == round(seconds / 60)
+    took = re.findall(r"(?m)^\| set-up, .* \| (\d+) \|$", tour)[0]
+    assert int(set_up) == round(int(took) / 60)
+
+
 def test_the_tour_has_every_notebook() -> None:
     tour = (ROOT / "docs/notebooks.md").read_text("utf-8")
     for notebook in (ROOT / "notebooks").glob("*.ipynb"):

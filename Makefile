@@ -29,7 +29,9 @@ test: $(READY) ## all tests
 	@$(BIN)/pytest $(ARGS)
 
 lab: $(READY) ## JupyterLab on the notebooks
-	@$(BIN)/jupyter lab --notebook-dir=. notebooks/01_quickstart.ipynb
+	@$(BIN)/jupyter lab --notebook-dir=. --ServerApp.tornado_settings="$(LARGEST)" notebooks/01_quickstart.ipynb
+# Bytes that a form may send: a picture of 30 MiB, which Tornado's own 10 MiB would cut off.
+LARGEST := {'websocket_max_message_size': 41_943_040}
 
 web: $(READY) ## the web application: upload a picture, listen (ARGS="--port 8001")
 	@$(BIN)/melodify web $(ARGS)

@@ -1,6 +1,7 @@
 """What the site takes in from outside of docs/, as it stands there: README and others as pages, and every file that a
 page links to as a page with its source. So a link that works in the repository works on the site, and one that leads
-nowhere fails `mkdocs build --strict`.
+nowhere fails `mkdocs build --strict`. A notebook is the page that the last `make run` made of it, with figures and
+players, where there is one of the notebook as it stands; else its source.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ _LINK = re.compile(r"(?<=\]\()(?!https?:|mailto:|#)([^)\s#]+)(#[^)\s]*)?(?=\))")
 _CODE = re.compile(r"(```.*?```|`[^`\n]*`)", re.DOTALL)
 _LANGUAGES = {".py": "python", ".yaml": "yaml", ".yml": "yaml", ".js": "javascript", ".tf": "hcl", ".po": "po"}
 _MOST_CHARS = 40_000
+LATEST = ROOT / "runs/latest"
 
 
 def on_files(files: Files, config: Any) -> Files:
@@ -37,7 +39,9 @@ def on_files(files: Files, config: Any) -> Files:
         for part in _CODE.split(file.content_string)[::2]:
             linked |= {target for link in _LINK.finditer(part) if (target := _target(file.src_uri, link[1]))}
     for target in sorted(linked):
-        if not _is_page(target):
+        if executed := _executed(target):
+            files.append(File.generated(config, executed, abs_src_path=str(LATEST / Path(executed).name)))
+        elif not _is_page(target):
             files.append(File.generated(config, _source_page(target), content=_source(ROOT / target)))
     return files
 
@@ -52,7 +56,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
         if target in PAGES:
             goal = PAGES[target]
         else:
-            goal = target.removeprefix("docs/") if _is_page(target) else _source_page(target)
+            goal = target.removeprefix("docs/") if _is_page(target) else _executed(target) or _source_page(target)
         return posixpath.relpath(goal, posixpath.dirname(page.file.src_uri) or ".") + (link[2] or "")
 
     parts = _CODE.split(markdown)
@@ -71,6 +75,23 @@ def _target(page: str, link: str) -> str | None:
 
 def _is_page(target: str) -> bool:
     return target in PAGES or (target.startswith("docs/") and (ROOT / target).is_file())
+
+
+def _executed(target: str) -> str | None:
+    """Where the site has the notebook `target` as it ran; None for what is none, or did not pass as it stands."""
+    ran = LATEST / Path(target).name
+    result, page = ran.with_suffix(".json"), ran.with_suffix(".html")
+    if ran.suffix != ".ipynb" or not (result.exists() and page.exists()):
+        return None
+    passed = json.loads(result.read_text(encoding="utf-8"))["passed"]
+    return f"notebooks/{page.name}" if passed and _code(ran) == _code(ROOT / target) else None
+
+
+def _code(notebook: Path) -> list[str]:
+    """What is in its cells, without the one that papermill puts in."""
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    own = [cell for cell in cells if "injected-parameters" not in cell["metadata"].get("tags", [])]
+    return ["".join(cell["source"]) for cell in own]
 
 
 def _source_page(target: str) -> str:

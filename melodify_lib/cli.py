@@ -29,6 +29,7 @@ from melodify_lib.errors import (
     ModelError,
     NotebookError,
     SettingsError,
+    install,
 )
 from melodify_lib.genres import GENRES
 
@@ -353,7 +354,7 @@ def serve(
     from serving import command
 
     if not all(find_spec(name) for name in ("flask", "gunicorn", "prometheus_client")):
-        raise MissingDependencyError("serving needs an extra: pip install 'melodify[serving]'")
+        raise MissingDependencyError(f"serving needs an extra: {install('serving')}")
     settings = Settings.load(musician=musician)
     if threads is not None and threads <= settings.songs + settings.waiting:
         raise InputError(
@@ -380,7 +381,7 @@ def web(
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] in ("melodify_lib", "web"):
             raise
-        raise MissingDependencyError("the web application needs an extra: pip install 'melodify[web]'") from error
+        raise MissingDependencyError(f"the web application needs an extra: {install('web')}") from error
     server.run(host, port, _say)
 
 
@@ -1001,7 +1002,7 @@ def _pipelines(module: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name != "kfp":
             raise
-        raise MissingDependencyError("the pipeline needs an extra: pip install 'melodify[pipelines]'") from error
+        raise MissingDependencyError(f"the pipeline needs an extra: {install('pipelines')}") from error
 
 
 def _plain(value: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from melodify_lib import stages, weights
-from melodify_lib.errors import MelodifyError
+from melodify_lib.errors import MelodifyError, install
 from melodify_lib.settings import Settings
 
 _EXTRAS = {
@@ -111,4 +111,4 @@ def _store(folder: Path) -> Finding:
 
 def _extra(name: str, modules: tuple[str, ...]) -> Finding:
     missing = [module for module in modules if find_spec(module) is None]
-    return Finding(not missing, name, f"missing; pip install 'melodify[{name}]'" if missing else "installed")
+    return Finding(not missing, name, f"missing: {install(name)}" if missing else "installed")

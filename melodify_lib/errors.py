@@ -35,7 +35,12 @@ class SettingsError(MelodifyError):
 
 
 class MissingDependencyError(MelodifyError):
-    """An optional package is not installed; the message has the install command."""
+    """An optional package is not installed; the message has the install command (`install`)."""
+
+
+def install(extra: str) -> str:
+    """The command that installs an extra. Melodify is no package on PyPI: it is installed where it was cloned."""
+    return f"in Melodify's folder, pip install --constraint constraints.txt '.[{extra}]'"
 
 
 class InputError(MelodifyError):

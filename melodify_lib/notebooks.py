@@ -24,7 +24,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from melodify_lib.errors import MissingDependencyError, NotebookError
+from melodify_lib.errors import MissingDependencyError, NotebookError, install
 from melodify_lib.store import FolderStore, Store
 
 
@@ -47,8 +47,8 @@ KERNEL = "python3"
 HANDED_ON = {"dataset": "dataset", "describer_model": "describer"}
 """Parameter → folder of the run that a later notebook gets in it, once an earlier one has made it."""
 
-KEPT = (".ipynb", ".json", ".html")
-"""What `keep` keeps, right in a run's folder."""
+KEPT = ("*.ipynb", "*.json", "*.html", "song/*")
+"""What `keep` keeps of a run's folder: the report, and all that it shows."""
 
 
 @dataclass(frozen=True)
@@ -90,15 +90,15 @@ def point_latest(run: Path) -> Path:
 
 
 def keep(root: Path, store: Store) -> list[str]:
-    """Put the newest run's notebooks, results and report into `store`, as they are; their addresses.
+    """Put the newest run's notebooks, results, report and song into `store`, as they are; their addresses.
 
-    A run that was killed has them too, as far as it came; what notebooks made (datasets, songs) is not put there.
+    A run that was killed has them too, as far as it came; what else notebooks made (datasets, models) is not put there.
     """
     runs = sorted(path for path in root.resolve().glob("[0-9]*T[0-9]*Z-*") if path.is_dir())
     if not runs:
         raise NotebookError(f"no run in {root.resolve()}; give the folder with --runs")
-    files = [path for path in sorted(runs[-1].iterdir()) if path.suffix in KEPT and path.is_file()]
-    return [store.put(f"{runs[-1].name}/{path.name}", path.read_bytes()) for path in files]
+    files = sorted(path for pattern in KEPT for path in runs[-1].glob(pattern) if path.is_file())
+    return [store.put(path.relative_to(runs[-1].parent).as_posix(), path.read_bytes()) for path in files]
 
 
 def check_parameters(paths: list[Path], parameters: Iterable[str]) -> dict[Path, set[str]]:
@@ -142,7 +142,7 @@ def _declared(path: Path) -> set[str]:
     try:
         import papermill
     except ModuleNotFoundError as error:
-        raise MissingDependencyError("notebooks need an extra: pip install 'melodify[notebooks]'") from error
+        raise MissingDependencyError(f"notebooks need an extra: {install('notebooks')}") from error
     try:
         return set(papermill.inspect_notebook(str(path)))
     except Exception as error:  # papermill and nbformat raise a dozen kinds for a file that is no notebook
@@ -168,7 +168,9 @@ def _execute(path: Path, run: Path, parameters: dict[str, Any], limits: Limits) 
             cwd=str(path.parent),
             execution_timeout=limits.cell_s,
             config=Config(KernelManager={"shutdown_wait_time": 2 * limits.tidy_s}),  # after half of it, SIGTERM
-            extra_arguments=["--IPKernelApp.log_level=ERROR"],  # it warns of TCP on loopback
+            # It warns of TCP on loopback, and calls it an error that a kernel which has nothing left to do is
+            # interrupted before it is ended, as jupyter_client does. What fails in a cell comes with the cell.
+            extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
             progress_bar={"desc": path.stem, "leave": False, "file": sys.stderr},
         )
     except papermill.PapermillExecutionError as failure:

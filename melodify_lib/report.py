@@ -17,7 +17,8 @@ def write_report(run: Path, results: Sequence[NotebookResult]) -> Path:
     from nbconvert import HTMLExporter
 
     store = FolderStore(run)
-    exporter = HTMLExporter(exclude_input_prompt=True, exclude_output_prompt=True)  # type: ignore[no-untyped-call]
+    page_template = str(files("melodify_lib").joinpath("notebook.html.j2"))
+    exporter = HTMLExporter(template_file=page_template, exclude_input_prompt=True, exclude_output_prompt=True)  # type: ignore[no-untyped-call]
     for result in results:
         executed = run / f"{result.notebook}.ipynb"
         if executed.exists():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
-from melodify_lib.errors import InputError, MissingDependencyError
+from melodify_lib.errors import InputError, MissingDependencyError, install
 
 # Package, path inside it. Public domain or CC0 (scikit-image), CC BY (scikit-learn: china, flower).
 _FILES = {
@@ -26,5 +26,5 @@ def sample_picture(name: str) -> Path:
     package, inside = _FILES[name]
     spec = find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        raise MissingDependencyError("the sample pictures come with an extra: pip install 'melodify[notebooks]'")
+        raise MissingDependencyError(f"the sample pictures come with an extra: {install('notebooks')}")
     return Path(spec.submodule_search_locations[0]) / inside

@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+import yaml
+from conftest import ROOT, script
 
 from melodify_lib.image import open_image
 from melodify_lib.samples import sample_picture
@@ -92,11 +93,13 @@ def test_costs_follow_the_formula_and_ones_own_prices(tmp_path: Path) -> None:
         import costs
     finally:
         sys.path.remove(str(ROOT / "bench"))
-    rate = costs.Rate("somebody", audio=30, source="")  # 30 s of audio a minute and processor
-    assert costs.dollars_a_song(3.60, 4, rate, 20) == pytest.approx(3.60 / 3600 * 10)  # 10 s of the machine
-    table = {"machines": {"n2-standard-4": 36.0, "g2-standard-4": 72.0}}
-    assert "| n2-standard-4 | 36.000 |" in "\n".join(costs.by_machine(table, 30))
-    assert "g2" not in "\n".join(costs.by_machine(table, 30))
+    (tmp_path / "rates.yaml").write_text("somebody: {processor: 30, c3-standard-8: 400}")
+    rates = costs.read_rates(tmp_path / "rates.yaml")
+    audio = rates[0].on("n2-standard-4")  # 30 s of audio a minute and processor
+    assert costs.dollars_a_song(3.60, audio, 20) == pytest.approx(3.60 / 3600 * 10)  # 10 s of the machine
+    table = {"machines": {"n2-standard-4": 36.0, "c3-standard-8": 36.0, "g2-standard-4": 72.0}}
+    _, _, *rows = costs.by_machine(table, rates, 30)
+    assert rows == ["| n2-standard-4 | 36.000 | 240: $150.00 |", "| c3-standard-8 | 36.000 | 800: $45.00 |"]
 
 
 def test_rates_are_those_that_the_readmes_print() -> None:
@@ -104,6 +107,9 @@ def test_rates_are_those_that_the_readmes_print() -> None:
     assert "| `compose(…, seconds=30)`, warm | 0.91 s" in readme
     assert re.search(r"^\| 1 \| 14\.4 \|", serving, re.MULTILINE)
     assert re.search(r"^\| 16 \| 38\.6 \|", serving, re.MULTILINE)
+    rates = yaml.safe_load((ROOT / "bench/rates.yaml").read_text("utf-8"))
+    a_processor = [60 / 0.91 * 30 / 2, 14.4 * 5 / 2, 38.6 * 5 / 2]
+    assert [row["processor"] for row in rates.values()] == pytest.approx(a_processor, rel=0.001)
 
 
 OPERATIONS = (ROOT / "docs/operations.md").read_text("utf-8")
@@ -189,11 +195,55 @@ def test_what_a_page_names_is_there(page: Path) -> None:
         )
 
 
+def test_times_are_those_that_were_measured() -> None:
+    """The tour has the times of one run; each notebook says its own, and the README their sum."""
+    tour = (ROOT / "docs/notebooks.md").read_text("utf-8")
+    seconds = 0
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        (about,) = re.findall(rf"\(\.\./notebooks/{path.name}\).*\| (\d+) s \|", tour)
+        seconds += int(about)
+        head = "".join(json.loads(path.read_text("utf-8"))["cells"][0]["source"])
+        assert re.findall(r"[Aa]bout (\d+) s\b", head)[0] == about, path.name
+    assert f"together {seconds} s" in tour
+    readme = (ROOT / "README.md").read_text("utf-8")
+    run, set_up = re.findall(r"`make run` takes about (\d+) min after set-up, and set-up (\d+)", readme)[0]
+    assert int(run) == round(seconds / 60)
+    took = re.findall(r"(?m)^\| set-up, .* \| (\d+) \|$", tour)[0]
+    assert int(set_up) == round(int(took) / 60)
+
+
 def test_the_tour_has_every_notebook() -> None:
     tour = (ROOT / "docs/notebooks.md").read_text("utf-8")
     for notebook in (ROOT / "notebooks").glob("*.ipynb"):
         assert f"](../notebooks/{notebook.name})" in tour
         assert f"- **{notebook.name[:2]}** " in tour
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/architecture.md", "docs/notebooks.md", "docs/costs.md"])
+def test_code_is_as_wide_as_the_site_at_most(page: str) -> None:
+    """Beside both columns of links, at 1300 pixels (docs/assets/site.css)."""
+    for block in re.findall(r"```.*?```", (ROOT / page).read_text("utf-8"), re.DOTALL):
+        assert not [line for line in block.splitlines() if len(line) > 98]
+
+
+def test_the_site_has_notebooks_as_they_ran_if_they_did(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("mkdocs", reason="needs the extra docs")
+    site = script("site")
+    monkeypatch.setattr(site, "LATEST", tmp_path)
+    target = "notebooks/01_quickstart.ipynb"
+    assert site._executed(target) is None
+    executed = json.loads((ROOT / target).read_text("utf-8"))
+    injected = {"cell_type": "code", "metadata": {"tags": ["injected-parameters"]}, "source": ["out = '.'"]}
+    executed["cells"].insert(2, injected)
+    ran = tmp_path / "01_quickstart.ipynb"
+    ran.write_text(json.dumps(executed), "utf-8")
+    ran.with_suffix(".html").touch()
+    ran.with_suffix(".json").write_text('{"passed": true}', "utf-8")
+    assert site._executed(target) == "notebooks/01_quickstart.html"
+    assert site._executed("docs/costs.md") is None
+    executed["cells"][-1]["source"] = ["as it was before"]
+    ran.write_text(json.dumps(executed), "utf-8")
+    assert site._executed(target) is None
 
 
 def test_the_site_has_every_page() -> None:

@@ -1,6 +1,7 @@
 """The strict runner: what papermill lets pass is an error here."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import nbformat
 import pytest
+from bs4 import BeautifulSoup
 
 from emulators.cloud import Cloud
 from melodify_lib import notebooks
@@ -53,8 +55,14 @@ def test_a_failed_cell_is_named_and_its_notebook_kept(tmp_path: Path) -> None:
     assert "ZeroDivisionError" in report and (run / "01_broken.html").exists()
 
 
-def test_a_run_that_failed_is_kept_in_a_bucket_without_what_it_made(gcp: Cloud, tmp_path: Path) -> None:
-    broken = notebook(tmp_path, "01_broken", "profile = ''\nout = '.'", "import os; os.mkdir(f'{out}/song')", "1 / 0")
+def test_a_run_that_failed_is_kept_in_a_bucket_with_all_that_its_report_shows(gcp: Cloud, tmp_path: Path) -> None:
+    makes = (
+        "from pathlib import Path\n"
+        "for name in ('song/track.wav', 'song/picture.png', 'dataset/train.jsonl'):\n"
+        "    (Path(out) / name).parent.mkdir(exist_ok=True)\n"
+        "    (Path(out) / name).write_bytes(b'-')"
+    )
+    broken = notebook(tmp_path, "01_broken", "profile = ''\nout = '.'", makes, "1 / 0")
     melodify = [sys.executable, "-c", "from melodify_lib.cli import main; main()", "notebooks"]
     runs = ("--runs", str(tmp_path / "runs"))
     run = subprocess.run([*melodify, "run", "--folder", str(broken.parent), *runs], capture_output=True, check=False)
@@ -69,7 +77,32 @@ def test_a_run_that_failed_is_kept_in_a_bucket_without_what_it_made(gcp: Cloud, 
         notebooks.keep(tmp_path, store)
 
 
-KEPT = ["01_broken.html", "01_broken.ipynb", "01_broken.json", "report.html"]
+KEPT = [
+    *("01_broken.html", "01_broken.ipynb", "01_broken.json", "report.html"),
+    *("song/picture.png", "song/track.wav"),
+]
+
+
+def test_a_page_asks_no_other_server_and_says_what_pictures_show_and_forms_are_for(tmp_path: Path) -> None:
+    shows = (
+        "from melodify_lib import plots, widgets\n"
+        "plots.plot_curves({'figure': [1, 2]}, [1, 2], over='steps < examples')",
+        "with widgets.progress('counted') as on_progress:\n    for done in range(100): on_progress(done + 1, 100)",
+        "widgets.SongForm(None)",
+    )
+    notebook(tmp_path, "01_shows", "profile = ''", *shows)
+    melodify = [sys.executable, "-c", "from melodify_lib.cli import main; main()", "notebooks", "run"]
+    folders = ["--folder", str(tmp_path), "--runs", str(tmp_path / "runs")]
+    done = subprocess.run([*melodify, *folders], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not re.search("Alternative text|KeyboardInterrupt|ERROR|WARN", done.stderr), done.stderr
+    page = (tmp_path / "runs/latest/01_shows.html").read_text("utf-8")
+    soup = BeautifulSoup(page, "html.parser")
+    (picture,) = soup.find_all("img")
+    assert picture["alt"] == "Curves over steps < examples: figure from 1 to 2."
+    assert not re.findall(r"""<[^>]*(?:src|href)=["']?(?:https?:)?//|@import|url\(["']?http|import\(["']http""", page)
+    said = " ".join(output.text for output in soup.select(".jp-OutputArea-output")).strip()
+    assert said.startswith("In JupyterLab a form stands here") and "counted" not in said
 
 
 def test_a_cell_that_hangs_is_stopped(tmp_path: Path) -> None:

@@ -18,8 +18,8 @@ import mido
 import pytest
 import soundfile
 
-pytest.importorskip("django", reason="needs the extra: pip install 'melodify[web]'")
-pytest.importorskip("playwright", reason="needs the extra: pip install 'melodify[dev]'")
+pytest.importorskip("django", reason="needs the extra web")
+pytest.importorskip("playwright", reason="needs the extra dev")
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright

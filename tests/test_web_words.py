@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-pytest.importorskip("django", reason="needs the extra: pip install 'melodify[web]'")
+pytest.importorskip("django", reason="needs the extra web")
 import polib
 from conftest import ROOT
 from django.utils.translation.template import templatize

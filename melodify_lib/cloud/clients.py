@@ -24,7 +24,7 @@ from weakref import finalize
 from pydantic import ValidationError
 
 from melodify_lib.cloud import retry
-from melodify_lib.errors import CloudError, MissingDependencyError, PaidError, SettingsError
+from melodify_lib.errors import CloudError, MissingDependencyError, PaidError, SettingsError, install
 from melodify_lib.logs import redact
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ _ADDRESS = re.compile(r"^[A-Z]+ https?://\S+: ")  # what Google's clients put be
 _MULTI_REGIONS = ("eu", "us")
 _REASON = re.compile(r"[A-Za-z][A-Za-z0-9_]{1,62}")
 _LONGEST_PAUSE_S = 86_400.0
-EXTRA = "the cloud needs an extra: pip install 'melodify[cloud]'"
+EXTRA = f"the cloud needs an extra: {install('cloud')}"
 
 
 def openai(settings: Settings) -> OpenAI:

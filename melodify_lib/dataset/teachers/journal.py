@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from melodify_lib.errors import DatasetError, MissingDependencyError
+from melodify_lib.errors import DatasetError, MissingDependencyError, install
 
 JOURNAL_FILE = "answers.journal"
 _LOCK_FILE = ".answers.lock"
@@ -83,7 +83,7 @@ def open_journal(folder: Path) -> Iterator[Journal]:
     try:
         from filelock import FileLock, Timeout
     except ModuleNotFoundError as error:
-        raise MissingDependencyError("paid teachers need an extra: pip install 'melodify[cloud]'") from error
+        raise MissingDependencyError(f"paid teachers need an extra: {install('cloud')}") from error
 
     path = folder / JOURNAL_FILE
     try:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from melodify_lib.errors import MissingDependencyError
+from melodify_lib.errors import MissingDependencyError, install
 from melodify_lib.music.measure import TEMPO_TOLERANCE
 from melodify_lib.nouns import TONICS, Measures
 
@@ -306,7 +306,5 @@ def _librosa() -> Any:
     try:
         import librosa
     except ModuleNotFoundError as error:
-        raise MissingDependencyError(
-            "an independent ear is needed, librosa: pip install 'melodify[evaluate]'"
-        ) from error
+        raise MissingDependencyError(f"an independent ear is needed, librosa: {install('evaluate')}") from error
     return librosa

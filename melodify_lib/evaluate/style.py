@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from melodify_lib.errors import MissingDependencyError
+from melodify_lib.errors import MissingDependencyError, install
 from melodify_lib.genres import GENRES
 from melodify_lib.nouns import MusicDescription
 
@@ -64,9 +64,7 @@ def tell_apart(features: Sequence[npt.NDArray[np.float64]], genres: Sequence[str
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import StandardScaler
     except ModuleNotFoundError as error:
-        raise MissingDependencyError(
-            "genres are told apart by scikit-learn: pip install 'melodify[evaluate]'"
-        ) from error
+        raise MissingDependencyError(f"genres are told apart by scikit-learn: {install('evaluate')}") from error
     heard = cross_val_predict(
         make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000)),
         np.array(features),

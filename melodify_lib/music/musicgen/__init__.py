@@ -11,7 +11,7 @@ from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from melodify_lib.errors import MissingDependencyError, SettingsError
+from melodify_lib.errors import MissingDependencyError, SettingsError, install
 from melodify_lib.fingerprint import fingerprint
 from melodify_lib.nouns import MusicDescription, PermittedUse, StageVersion, Track
 
@@ -131,7 +131,7 @@ def open_backend(
 
         return TorchBackend(checkpoint, device=settings.device, precision=settings.precision)
     except ModuleNotFoundError as error:
-        raise MissingDependencyError("MusicGen needs an extra: pip install 'melodify[musicgen]'") from error
+        raise MissingDependencyError(f"MusicGen needs an extra: {install('musicgen')}") from error
 
 
 def from_settings(settings: Settings) -> MusicGen:

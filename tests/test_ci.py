@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-TARGETS = ["test", "lint", "audit", "docs", "run", "notebooks-cloud", "build-local"]
+TARGETS = ["test", "lint", "audit", "run", "docs", "notebooks-cloud", "build-local"]
 DEBIANS = "/usr/lib/postgresql"
 POSTGRES = "../postgresql/15/bin/initdb"  # beside the path
 

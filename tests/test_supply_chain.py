@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import pytest
 import yaml
 from conftest import ROOT, script
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from melodify_lib import weights
@@ -22,6 +23,15 @@ from melodify_lib.settings import Settings
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 CONSTRAINTS = [line for line in (ROOT / "constraints.txt").read_text("utf-8").splitlines() if line[0] != "#"]
+
+
+def test_what_is_pinned_runs_on_any_python_that_melodify_asks_for() -> None:
+    """Debian 12 has 3.11.2; a package that needs 3.11.5 is not to be had there, and nothing is installed."""
+    names = [canonicalize_name(Requirement(line).name) for line in CONSTRAINTS]
+    installed = [one for one in distributions() if canonicalize_name(one.metadata["Name"]) in names]
+    assert len(installed) > 200
+    asked = {one.metadata["Name"]: one.metadata["Requires-Python"] for one in installed}
+    assert not {name: text for name, text in asked.items() if text and not SpecifierSet(text).contains("3.11.0")}
 
 
 def test_weights_are_what_everything_was_measured_with() -> None:

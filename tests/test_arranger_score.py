@@ -167,6 +167,15 @@ def test_a_guitar_that_is_tuned_low_stays_low_under_a_lead() -> None:
     assert np.median([note.pitch for note in guitars]) < 50
 
 
+def test_a_lead_that_can_go_no_higher_stays_at_its_top_and_not_an_octave_below() -> None:
+    described = MusicDescription(
+        description="A tune.", genre="reggae", bpm=86, key="Bb major", moods=("joyful",), instruments=("trombone",)
+    )
+    for seed in range(5):
+        sung = [note.pitch for note in notes_of(write_score(described, 30, seed), "lead")]
+        assert np.median(sung) > 60 and max(sung) <= 72
+
+
 def test_who_follows_another_plays_its_rhythm() -> None:
     for seed in range(5):
         score = written("metal", 120, "E minor", seed=seed)

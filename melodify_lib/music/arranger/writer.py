@@ -135,9 +135,9 @@ def _register(player: Player, piece: Piece) -> tuple[int, int]:
     low, high = low + shift, high + shift
     if player.doubles and player.style.plays not in ("melody", "bass"):
         low, high = low + 5, high + 5
-    while low + 11 > highest:
+    while low + 5 > highest:
         low, high = low - 12, high - 12
-    while high - 11 < lowest:
+    while high - 5 < lowest:
         low, high = low + 12, high + 12
     low, high = max(low, lowest), min(high, highest)
     return (low, high) if high - low >= 12 else (max(lowest, high - 14), min(highest, max(low + 14, high)))

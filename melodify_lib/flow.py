@@ -144,8 +144,9 @@ def replay(card: TrackCard, settings: Settings | None = None, *, file: bytes | N
         differing = [name for name in names if track.card.files.get(name) != card.files.get(name)]
     if differing:
         raise ReplayError(f"{', '.join(differing)}: not the same again; {_reason(card)}")
-    changed = [name for name in TrackCard.model_fields if getattr(card, name) != getattr(track.card, name)]
-    if set(changed) - {"files" if file is not None else ""}:
+    fields = [name for name in TrackCard.model_fields if name != "files"]  # compared above, or not inside a file
+    changed = [name for name in fields if getattr(card, name) != getattr(track.card, name)]
+    if changed:
         raise ReplayError(f"the card was changed: its {', '.join(changed)} are not those of the track that it plays")
     return track
 

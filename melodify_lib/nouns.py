@@ -353,6 +353,11 @@ class Track:
     files: dict[str, bytes]
     card: TrackCard
 
+    @property
+    def whole(self) -> dict[str, bytes]:
+        """The files by name, and last ``card.json``, which vouches for them."""
+        return {**self.files, "card.json": self.card.to_json().encode()}
+
     def with_card(self, **update: object) -> Track:
         """The same track with some fields of its card replaced, on the card and in ``track.wav``, which carries it."""
         from melodify_lib.music.formats import encode
@@ -377,7 +382,7 @@ class Track:
             for format in formats
             if format != "wav"
         }
-        files = {**exports, **self.files, "card.json": self.card.to_json().encode()}
+        files = {**exports, **self.whole}
         store = FolderStore(folder)
         with suppress(StoreError, CardError):  # no card, or not one of ours: then nothing here is
             older = TrackCard.from_json(store.get("card.json")).files
@@ -394,7 +399,7 @@ class Track:
         """
         from melodify_lib.store import put_all
 
-        put_all(store, prefix, {**self.files, "card.json": self.card.to_json().encode()})
+        put_all(store, prefix, self.whole)
         return store.address(f"{prefix}card.json")
 
     def put_song(self, store: Store) -> str:

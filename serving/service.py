@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from melodify_lib.music.musicgen.engine import Floats
-    from melodify_lib.nouns import Track
     from melodify_lib.settings import Settings
     from serving.metrics import Metrics
 
@@ -289,17 +288,13 @@ def _play(job: Job, musician: stages.Musician) -> dict[str, bytes]:
     song = job.wanted
     if not isinstance(musician, MusicGen):
         description = cast(MusicDescription, song.description)  # `_check` saw to it
-        return _files(musician.play(description, song.seconds, song.seed, job.go_on))
+        return musician.play(description, song.seconds, song.seed, job.go_on).whole
     playing = musician.start(song.prompt, song.seconds, song.seed)
     job.follow(playing)
     audio = playing.result()
     if song.description is None:
         return _prompt_files(audio, song, musician)
-    return _files(musician.finish(audio, song.description, song.seconds, song.seed))
-
-
-def _files(track: Track) -> dict[str, bytes]:
-    return {**track.files, CARD: track.card.to_json().encode()}
+    return musician.finish(audio, song.description, song.seconds, song.seed).whole
 
 
 def _prompt_files(audio: Floats, song: Wanted, musician: MusicGen) -> dict[str, bytes]:

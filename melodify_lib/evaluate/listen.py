@@ -132,8 +132,7 @@ class Sound:
     @cached_property
     def pulse(self) -> float:
         """Largest autocorrelation of the onsets between 40 and 240 bpm: 0 for none, 1 for a metronome."""
-        onsets = self._onset_strength - self._onset_strength.mean()
-        correlation = self._librosa.autocorrelate(onsets)
+        correlation = self._onset_correlation
         lags = slice(round(60 / 240 * RATE / HOP), round(60 / 40 * RATE / HOP))
         return float(correlation[lags].max(initial=0.0) / correlation[0]) if correlation[0] > 0 else 0.0
 
@@ -145,8 +144,7 @@ class Sound:
         """
         if self.pulse < PULSE:
             return float("nan")
-        onsets = self._onset_strength - self._onset_strength.mean()
-        correlation = self._librosa.autocorrelate(onsets)
+        correlation = self._onset_correlation
         lags = np.arange(round(60 / 480 * RATE / HOP), min(round(60 / 30 * RATE / HOP), correlation.size))
         octaves = np.log2(60 * RATE / HOP / lags)
         window = np.exp(-0.5 * (octaves - np.log2(120)) ** 2) / lags  # lags lie closer than octaves
@@ -271,6 +269,12 @@ class Sound:
     def _onset_strength(self) -> Floats:
         strength: Floats = self._librosa.onset.onset_strength(y=self.mono, sr=RATE, hop_length=HOP)
         return strength
+
+    @cached_property
+    def _onset_correlation(self) -> Floats:
+        """Autocorrelation of the onsets, less their mean, by lag in frames."""
+        correlation: Floats = self._librosa.autocorrelate(self._onset_strength - self._onset_strength.mean())
+        return correlation
 
     @cached_property
     def _constant_q(self) -> Floats:

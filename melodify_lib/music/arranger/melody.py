@@ -134,10 +134,7 @@ def _reflected(step: int, low: int, high: int) -> int:
 def _varied(cell: Cell, rng: np.random.Generator) -> Cell:
     """The same rhythm a step or two higher or lower, or with its last notes turned another way."""
     shift = int(rng.choice([-2, -1, 1, 2]))
-    kept = len(cell.contour) if rng.random() < 0.5 else 0
-    kept = kept or (len(cell.contour) + 1) // 2
-    if kept == len(cell.contour):
-        return replace(cell, contour=tuple(step + shift for step in cell.contour))
+    kept = 0 if rng.random() < 0.5 or len(cell.contour) < 2 else (len(cell.contour) + 1) // 2
     return replace(cell, contour=(*cell.contour[:kept], *(step + shift for step in cell.contour[kept:])))
 
 

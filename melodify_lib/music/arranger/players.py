@@ -68,7 +68,7 @@ class Piece:
         yield from chosen
 
 
-def options_at(by_level: dict[Level, tuple[str, ...]], level: Level) -> tuple[str, ...]:
+def options_at(by_level: dict[Level, tuple[_Option, ...]], level: Level) -> tuple[_Option, ...]:
     """What there is at a level, or at the nearest that there is anything at."""
     return next((by_level[near] for near in _NEAREST[level] if by_level.get(near)), ())
 
@@ -115,8 +115,7 @@ def play_drums(player: Player, piece: Piece, rng: np.random.Generator) -> list[N
     before: Bar | None = None
     grid = piece.grid(player)
     for bar in piece.sounding(player):
-        grooves = next((style.grooves[near] for near in _NEAREST[bar.level] if style.grooves.get(near)), ())
-        groove = _chosen(grooves, player, piece, bar)
+        groove = _chosen(options_at(style.grooves, bar.level), player, piece, bar)
         filling = bar.ends_section or (bar.ends_phrase and bar.level != "low" and rng.random() < 0.4)
         if style.fills and filling and bar.of > 1 and bar.beats == piece.style.beats_per_bar:
             groove = style.fills[int(rng.integers(len(style.fills)))]
@@ -152,6 +151,7 @@ def _hit(player: Player, drum: str, start: float, velocity: int) -> list[Note]:
 def play_bass(player: Player, piece: Piece, register: tuple[int, int], rng: np.random.Generator) -> list[Note]:
     """Bass lines: degrees over each chord, walking where the pattern walks."""
     notes, grid, gate = [], piece.grid(player), gate_of(player, piece)
+    scale = SCALES[player.style.scale[piece.mode]]
     root = at = register[0] + 5
     bars = list(piece.sounding(player))
     is_anticipated = False
@@ -162,15 +162,15 @@ def play_bass(player: Player, piece: Piece, register: tuple[int, int], rng: np.r
             inside = [e for e in events if 0 <= e.step / grid - span.start + 1e-6 < span.duration]
             symbols = [event.symbol for event in inside]
             root = _root(span.chord, symbols, piece, register, root)
+            following = _next_chord(piece, bar, span)
             if symbols and symbols[0] not in "1R8g" and not (is_anticipated and span is bar.spans[0]):
                 symbols[0] = "1"  # a new chord is told by its root
             for index, (event, symbol) in enumerate(zip(inside, symbols, strict=True)):
                 beat, length = event.step / grid, min(event.length / grid, bar.beats - event.step / grid)
-                following = _next_chord(piece, bar, span)
                 if symbol == "n" and number + 1 < len(bars):
                     length += _tied(_pattern(player, piece, bars[number + 1])) / grid
                 is_last = index + 1 == len(inside)
-                pitch = _bass_pitch(symbol, span.chord, following, player, piece, register, root, at, is_last, rng)
+                pitch = _bass_pitch(symbol, span.chord, following, scale, piece, register, root, at, is_last, rng)
                 at = at if symbol == "g" else pitch
                 accent = 0.55 if symbol == "g" else 1.06 if beat == 0 else 1.0
                 sounding = min(length, 0.12) if symbol == "g" else length * gate
@@ -214,10 +214,9 @@ def _next_chord(piece: Piece, bar: Bar, span: Span) -> Chord:
 
 
 def _bass_pitch(
-    symbol: str, chord: Chord, following: Chord, player: Player, piece: Piece, register: tuple[int, int],
+    symbol: str, chord: Chord, following: Chord, scale: Sequence[int], piece: Piece, register: tuple[int, int],
     root: int, at: int, is_last: bool, rng: np.random.Generator,
 ) -> int:  # fmt: skip
-    scale = SCALES[player.style.scale[piece.mode]]
     if symbol in "wan":
         target = _root(following, (), piece, register, root)
         if symbol == "w":

@@ -25,6 +25,7 @@ pytest.importorskip("playwright", reason="needs the extra dev")
 from playwright.sync_api import Page, expect, sync_playwright
 
 CHROMIUM = shutil.which("chromium")
+MAKE_LAB = ["make", "--no-print-directory", "-n", "-o", ".venv/.ready", "lab"]  # a make within make says where it is
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +33,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A server by the command of the Makefile, for somebody who never had one, on copies of the notebooks."""
     folder = tmp_path_factory.mktemp("lab")
     shutil.copytree(ROOT / "notebooks", folder / "notebooks")
-    said = subprocess.run(["make", "-n", "-o", ".venv/.ready", "lab"], cwd=ROOT, capture_output=True, check=True)
+    said = subprocess.run(MAKE_LAB, cwd=ROOT, capture_output=True, check=True)
     _, *options = shlex.split(said.stdout.decode())
     command = [str(Path(sys.executable).with_name("jupyter")), *options]
     port = free_port()

@@ -18,6 +18,8 @@ from melodify_lib.music.arranger.styles import Level, Mode, SectionStyle, Style
 RING_SECONDS = 2.3
 """Least time for the final chord: long enough to be heard as the end, not as a cut."""
 _LONGEST_RING_SECONDS = 4.6
+_STOP_SECONDS = (0.9, 2.2)
+"""Time from a last beat on which all stop: for the room to fall silent, and not so long that silence is waited for."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,9 @@ def plan_form(
     ring = min(RING_SECONDS, 0.42 * seconds)
     beats = max(int((seconds - ring) / beat_seconds + 1e-6), 0)
     bars, extra = divmod(beats, style.beats_per_bar)
+    stopped = _bars_to_a_stop(style, beat_seconds, seconds) if style.ending == "stop" else 0
+    if stopped:
+        bars, extra = stopped, 0
     if loop:
         bars, extra = max(round(seconds / beat_seconds / style.beats_per_bar), 1), 0
     if bars and extra * beat_seconds + ring <= _LONGEST_RING_SECONDS:
@@ -101,6 +106,20 @@ def plan_form(
     last = _bar(style, kind, "end", len(sections) + 1, 0, 1, beat, ring_beats, final, shift)
     form.append(replace(last, is_final=True))
     return form
+
+
+def final_beats(style: Style, beat_seconds: float, left: float) -> float:
+    """How long the final chord is held of the `left` seconds; not to the end, so that its release can be heard."""
+    if style.ending == "stop" and left <= _STOP_SECONDS[1]:
+        return 0.5
+    return max((left - 0.7) / beat_seconds, 0.25)
+
+
+def _bars_to_a_stop(style: Style, beat_seconds: float, seconds: float) -> int:
+    """How many whole bars a piece has that stops on its last beat; 0 where what is over would have to ring."""
+    shortest, longest = _STOP_SECONDS
+    bars = int((seconds - shortest) / beat_seconds / style.beats_per_bar + 1e-6)
+    return bars if seconds - bars * style.beats_per_bar * beat_seconds <= longest else 0
 
 
 def _short_bar(style: Style, mode: Mode, beats: int, is_all: bool, rng: np.random.Generator) -> tuple[Chord, ...]:

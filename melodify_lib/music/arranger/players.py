@@ -134,8 +134,9 @@ def play_drums(player: Player, piece: Piece, rng: np.random.Generator) -> list[N
         before = bar
     final = piece.bars[-1]
     velocity = velocity_of(player, final, piece, 1.05)
-    for drum in ("kick", "crash") if style.crash else ("kick",):
-        notes += _hit(player, drum, final.start, velocity)
+    for drum, is_hit in {"kick": True, "snare": piece.style.ending == "stop", "crash": style.crash}.items():
+        if is_hit:
+            notes += _hit(player, drum, final.start, velocity)
     return notes
 
 

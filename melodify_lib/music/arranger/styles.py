@@ -24,6 +24,7 @@ from melodify_lib.tables import read_yaml
 FOLDER = Path(__file__).parent / "styles"
 
 Level = Literal["low", "mid", "high"]
+Ending = Literal["ring", "stop"]
 Mode = Literal["major", "minor"]
 Plays = Literal["drums", "bass", "chords", "arpeggio", "sustain", "melody", "counter", "answer"]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -159,7 +160,10 @@ class SectionStyle(_Model):
 
 
 class Style(_Model):
-    """A genre's file."""
+    """A genre's file.
+
+    How it ends: its `final` chord may ``ring`` out, or all ``stop`` on it at once, where the bars leave no time to ring.
+    """
 
     genre: str
     beats_per_bar: Literal[3, 4] = 4
@@ -169,6 +173,7 @@ class Style(_Model):
     progressions: dict[str, PerMode[Some[str]]]
     cadence: PerMode[Some[str]]
     final: PerMode[str] = {"major": "I", "minor": "i"}
+    ending: Ending = "ring"
     sections: dict[str, SectionStyle]
     plans: Some[str]
     parts: dict[str, PartStyle]

@@ -13,7 +13,7 @@ import numpy as np
 from melodify_lib.music.arranger.casting import Player, cast
 from melodify_lib.music.arranger.expression import expression_of
 from melodify_lib.music.arranger.fluidsynth import BLOCK, SAMPLE_RATE
-from melodify_lib.music.arranger.form import Bar, plan_form
+from melodify_lib.music.arranger.form import Bar, final_beats, plan_form
 from melodify_lib.music.arranger.humanize import humanize
 from melodify_lib.music.arranger.melody import play_melody
 from melodify_lib.music.arranger.players import (
@@ -54,8 +54,7 @@ def write_score(description: MusicDescription, seconds: float, seed: int, *, loo
         # Whole blocks of the synthesiser: what begins together once begins together each time.
         blocks = round(bars[-1].start * beat_seconds * SAMPLE_RATE / BLOCK)
         seconds = blocks * BLOCK / SAMPLE_RATE
-    # The last notes are let go before the end, so that their release and the room can be heard.
-    ring_beats = max(seconds / beat_seconds - bars[-1].start - 0.7 / beat_seconds, 0.25)
+    ring_beats = final_beats(style, beat_seconds, seconds - bars[-1].start * beat_seconds)
     piece = Piece(
         style, tuple(bars), description.tonic, description.mode, description.bpm, expression, ring_beats, dice
     )

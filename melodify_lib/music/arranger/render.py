@@ -120,7 +120,6 @@ class _Desk:
 
     def mix(self) -> Audio:
         import pedalboard
-        from pedalboard import Pedalboard  # type: ignore[attr-defined]
 
         if self._delay.any():
             echoes = _echo(self._delay, self._score.delay_beats * self._score.beat_seconds)
@@ -128,8 +127,10 @@ class _Desk:
             self._reverb += echoes * np.float32(0.3)
         if self._reverb.any():
             self._dry += _room(self._reverb, self._score.reverb_seconds)
-        tone = Pedalboard([pedalboard.HighpassFilter(28), pedalboard.HighShelfFilter(3800, self._score.brightness_db)])
-        return np.asarray(tone(self._dry, SAMPLE_RATE))
+        brightness_db = self._score.brightness_db
+        return _each_side(
+            self._dry, lambda: [pedalboard.HighpassFilter(28), pedalboard.HighShelfFilter(3800, brightness_db)]
+        )
 
 
 def _played(score: Score, sampler: Sampler, samples: int, on_progress: OnProgress) -> Iterator[tuple[Part, Audio]]:
@@ -276,16 +277,23 @@ def _ducking(score: Score, samples: int) -> Audio | None:
 
 def _echo(send: Audio, seconds: float) -> Audio:
     import pedalboard
-    from pedalboard import Pedalboard  # type: ignore[attr-defined]
 
-    board = Pedalboard(
-        [
+    return _each_side(
+        send,
+        lambda: [
             pedalboard.HighpassFilter(300),
             pedalboard.Delay(delay_seconds=seconds, feedback=0.32, mix=1.0),
             pedalboard.LowpassFilter(3500),
-        ]
+        ],
     )
-    return np.asarray(board(send, SAMPLE_RATE))
+
+
+def _each_side(audio: Audio, chain: Callable[[], list[pedalboard.Plugin]]) -> Audio:
+    """Left and right at once through what knows no other side; each through a `chain` of its own."""
+    from pedalboard import Pedalboard  # type: ignore[attr-defined]
+
+    with ThreadPoolExecutor(len(audio)) as pool:
+        return np.stack(list(pool.map(lambda side: Pedalboard(chain())(side, SAMPLE_RATE), audio)))
 
 
 def _room(send: Audio, seconds: float) -> Audio:

@@ -25,8 +25,8 @@ keeping = ; status=$$?; $(if $(KEEP),$(BIN)/melodify notebooks keep "$(KEEP)" ||
 run: $(READY) ## the whole flow: dataset, tuning, pipeline, a song for a picture (IMAGE=photo.jpg)
 	@$(BIN)/melodify notebooks run $(if $(IMAGE),--image "$(IMAGE)")$(keeping)
 
-test: $(READY) ## all tests
-	@$(BIN)/pytest $(ARGS)
+test: $(READY) ## all tests, on two cores (ARGS="tests/test_web_api.py -k upload" for some)
+	@$(BIN)/pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 lab: $(READY) ## JupyterLab on the notebooks
 	@$(BIN)/jupyter lab --notebook-dir=. --ServerApp.tornado_settings="$(LARGEST)" notebooks/01_quickstart.ipynb

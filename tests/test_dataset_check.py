@@ -181,7 +181,7 @@ def test_a_broken_line_is_named_with_its_field(name: str, tmp_path: Path) -> Non
     line, field, what = BROKEN[name]
     path = tmp_path / "file.jsonl"
     path.write_bytes("\n".join([*GOOD, line]).encode("utf-8", "surrogatepass"))
-    problems = [problem for problem in dataset.check(path) if problem.line == len(GOOD) + 1]
+    problems = [problem for problem in dataset.check(path, alike=False) if problem.line == len(GOOD) + 1]
     assert any(problem.field == field and what in problem.what and problem.fix for problem in problems), problems
 
 
@@ -204,8 +204,8 @@ def test_the_same_caption_twice_is_named_with_its_first_line(tmp_path: Path) -> 
 def test_an_unbalanced_file_names_the_genres(tmp_path: Path) -> None:
     path = tmp_path / "file.jsonl"
     path.write_text("\n".join(line for line in GOOD if '\\"genre\\":\\"jazz\\"' not in line), encoding="utf-8")
-    assert [(problem.line, problem.field) for problem in dataset.check(path)] == [(0, "genre")]
-    assert "jazz" in dataset.check(path)[0].what
+    [problem] = dataset.check(path, alike=False)
+    assert (problem.line, problem.field) == (0, "genre") and "jazz" in problem.what
 
 
 @pytest.mark.parametrize("content", [b"", b"\n\n"])

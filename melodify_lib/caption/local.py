@@ -78,8 +78,9 @@ def _sentence(look: Look, palette: tuple[str, ...], seen: content.Content, mood:
         "mood": mood[0],
         "other_mood": mood[1],
     }
-    # hash() differs from process to process; a checksum does not.
-    pattern = words.SENTENCES[zlib.crc32(" ".join(slots.values()).encode()) % len(words.SENTENCES)]
+    # By the subject alone: a picture that is a little brighter is told in the same words, but for those of its light,
+    # and describers hear how a thing is said. hash() differs from process to process; a checksum does not.
+    pattern = words.SENTENCES[zlib.crc32(seen.noun.encode()) % len(words.SENTENCES)]
     text = re.sub(r"\(a\) (?=(\w))", _article, pattern.format(**slots))
     return text[0].upper() + text[1:]
 

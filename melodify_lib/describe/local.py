@@ -34,10 +34,11 @@ if TYPE_CHECKING:
 
 SHIPPED = Path(__file__).parent / "model"
 
-PICTURE_SHARE = 0.4
-"""How far the picture's own valence and arousal, where they are known, move those that the words say.
+WORDS_SHARE = 1 / 3
+"""Of the valence and arousal that the heads hear in the words, beside those of the picture where they are known.
 
-Palmer et al. (2013): major and faster music goes with lighter, yellower, more saturated pictures.
+A captioner's mood words say its figures in steps: a picture that is a little brighter has the same words, or suddenly
+others. Palmer et al. (2013): major and faster music goes with lighter, yellower, more saturated pictures.
 """
 _NAMED, _WRONG = (
     3.0,
@@ -94,10 +95,13 @@ class LocalDescriber:
             for mood in card.moods
             if mood in MOODS and re.search(rf"(?<![\w-]){mood}(?![\w-])", caption.text.lower())
         ]
-        if said:  # a mood that is named outright counts twice as much as what the heads hear
-            words = (words + 2 * np.mean([MOODS[mood] for mood in said], axis=0)) / 3
-        picture = np.array([caption.valence or 0.0, caption.arousal or 0.0])
-        valence, arousal = np.clip(words + PICTURE_SHARE * picture, -1, 1)
+        if caption.valence is not None and caption.arousal is not None:
+            felt = np.array([caption.valence, caption.arousal]) + WORDS_SHARE * words
+        elif said:  # a mood that is named outright counts twice as much as what the heads hear
+            felt = WORDS_SHARE * words + (1 - WORDS_SHARE) * np.mean([MOODS[mood] for mood in said], axis=0)
+        else:
+            felt = words
+        valence, arousal = np.clip(felt, -1, 1)
         mode: Literal["major", "minor"] = "minor" if self.heads.odds_of_minor(row, valence) > 0 else "major"
         # Mood words and prose must not contradict the mode that was chosen.
         side = min(valence, 0.0) if mode == "minor" else max(valence, 0.0)

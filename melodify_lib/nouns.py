@@ -30,7 +30,7 @@ from melodify_lib.errors import CaptionError, CardError, DescriptionError, Store
 from melodify_lib.genres import Genre
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     import numpy as np
@@ -374,23 +374,14 @@ class Track:
         Each of `formats` adds a ``track.mp3``, ``track.flac`` or ``track.ogg``. They are not on the card: they can be
         made from the WAV again, and their bytes are their encoders' (Ogg's has a random number in it).
         """
-        from melodify_lib.music.formats import FORMATS, encode
-        from melodify_lib.store import FolderStore, put_all
+        from melodify_lib.music.formats import encode
 
         exports = {
             f"track.{format}": encode(self.audio, self.sample_rate, format, self.card)
             for format in formats
             if format != "wav"
         }
-        files = {**exports, **self.whole}
-        store = FolderStore(folder)
-        with suppress(StoreError, CardError):  # no card, or not one of ours: then nothing here is
-            older = TrackCard.from_json(store.get("card.json")).files
-            store.delete("card.json")
-            for name in (*older, *(f"track.{format}" for format in FORMATS)):
-                if name.startswith(("track.", "stems/")) and name not in files:
-                    store.delete(name)
-        put_all(store, "", files)
+        save_files(folder, {**exports, **self.whole})
 
     def put(self, store: Store, prefix: str = "") -> str:
         """Store the files and ``card.json`` under `prefix`; return the card's address.
@@ -405,6 +396,24 @@ class Track:
     def put_song(self, store: Store) -> str:
         """`put` under the hash of the card: the same request finds the same song, another never overwrites it."""
         return self.put(store, f"songs/{sha256(self.card.to_json().encode())[:16]}/")
+
+
+def save_files(folder: Path | str, files: Mapping[str, bytes]) -> None:
+    """Write a track's files into `folder`, each whole or not at all, in place of those of the track that is there.
+
+    The last of `files` is ``card.json``, which vouches for the others.
+    """
+    from melodify_lib.music.formats import FORMATS
+    from melodify_lib.store import FolderStore, put_all
+
+    store = FolderStore(folder)
+    with suppress(StoreError, CardError):  # no card, or not one of ours: then nothing here is
+        older = TrackCard.from_json(store.get("card.json")).files
+        store.delete("card.json")
+        for name in (*older, *(f"track.{format}" for format in FORMATS)):
+            if name.startswith(("track.", "stems/")) and name not in files:
+                store.delete(name)
+    put_all(store, "", files)
 
 
 def own_seed(data: bytes) -> int:

@@ -12,9 +12,9 @@ from melodify_lib import stages
 from melodify_lib.errors import CardError, DescriptionError, PipelineError, SettingsError, StoreError
 from melodify_lib.image import open_image, read_bytes
 from melodify_lib.music.finish import check_request
-from melodify_lib.nouns import Caption, MusicDescription, TrackCard, own_seed, sha256
+from melodify_lib.nouns import Caption, MusicDescription, TrackCard, own_seed, save_files, sha256
 from melodify_lib.settings import Settings
-from melodify_lib.store import FolderStore, Store, get_all, name_in, open_store, put_all, put_folder
+from melodify_lib.store import Store, get_all, name_in, open_store, put_folder
 from pipelines.graph import IMAGE, music_pipeline, resources_for
 
 RUNNERS = {"local": "pipelines.local", "vertex": "pipelines.vertex"}
@@ -48,8 +48,8 @@ class Run:
         return f"{self.card_address.removesuffix('card.json')}track.wav"
 
     def save(self, folder: Path | str) -> None:
-        """Write the files and ``card.json`` into `folder`."""
-        put_all(FolderStore(folder), "", {**self.files, "card.json": self.card.to_json().encode()})
+        """Write the files and ``card.json`` into `folder`, in place of the track that is there."""
+        save_files(folder, {**self.files, "card.json": self.card.to_json().encode()})
 
 
 def arguments(

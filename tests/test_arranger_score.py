@@ -12,6 +12,7 @@ from melodify_lib.genres import GENRES
 from melodify_lib.music.arranger import Score, write_score
 from melodify_lib.music.arranger.harmony import parse_chord, voice
 from melodify_lib.music.arranger.score import Note
+from melodify_lib.music.arranger.styles import style_of
 from melodify_lib.nouns import TONICS, MusicDescription
 
 MODES = ("major", "minor")
@@ -183,3 +184,23 @@ def test_who_follows_another_plays_its_rhythm() -> None:
             {round(4 * note.start) for note in part.notes} for part in score.parts if part.name.startswith("distorted")
         ][:2]
         assert len(left & right) > 0.9 * len(left | right)
+
+
+STOPPING = [genre for genre in GENRES if style_of(genre).ending == "stop"]
+
+
+@pytest.mark.parametrize("genre", STOPPING)
+def test_a_band_that_stops_stops_on_a_whole_bar_all_at_once_and_the_others_ring(genre: str) -> None:
+    stopped = 0
+    for bpm in range(90, 150, 5):
+        score = written(genre, bpm)
+        last = sum(score.bars[:-1])
+        left = score.seconds - last * score.beat_seconds
+        held = [note.duration for part in score.parts for note in part.notes if note.start > last - 0.2]
+        assert len(held) >= 4 and 0.9 <= left <= 5
+        if left <= 2.2:
+            stopped += 1
+            assert np.median(held) * score.beat_seconds < 0.6 and len(set(score.bars[:-1])) == 1
+        else:
+            assert np.max(held) * score.beat_seconds > 1.2
+    assert stopped >= 3

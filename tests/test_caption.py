@@ -23,6 +23,7 @@ from melodify_lib.caption.local import LocalCaptioner
 from melodify_lib.caption.look import Look, look_at
 from melodify_lib.caption.palette import name_of, palette_of
 from melodify_lib.errors import MissingDependencyError, ModelError
+from melodify_lib.evaluate.pictures import brighten, darken
 from melodify_lib.image import open_image
 from melodify_lib.moods import MOODS
 from melodify_lib.nouns import Caption
@@ -103,6 +104,19 @@ def test_photograph_is_captioned_by_what_it_shows(name: str) -> None:
 
 def test_photographs_get_different_captions() -> None:
     assert len({caption_of(name).text for name in SAMPLES}) == len(SAMPLES)
+
+
+@pytest.mark.parametrize("name", ["coffee", "china"])
+def test_a_picture_in_other_light_is_told_in_the_same_sentence(name: str, captioner: LocalCaptioner) -> None:
+    """A describer hears how a thing is said, so what did not change must not be said in another way."""
+    frames = [
+        re.sub(r"\\{\w+\\}", ".+", re.escape(frame)).replace(re.escape("(a)"), "an?") for frame in words.SENTENCES
+    ]
+    picture = open_image(sample_picture(name))
+    lights = [captioner.caption(change(picture, step)).text for change in (brighten, darken) for step in range(4)]
+    assert len(set(lights)) > 3
+    told = {next(i for i, frame in enumerate(frames) if re.fullmatch(frame, text, re.IGNORECASE)) for text in lights}
+    assert len(told) == 1
 
 
 @pytest.mark.parametrize("name", SAMPLES)

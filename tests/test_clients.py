@@ -58,6 +58,7 @@ def test_the_settings_alone_say_where_a_token_goes(monkeypatch: pytest.MonkeyPat
         ("Fri, 31 Dec 9999 23:59:59 -0000", 86_400, 86_400),
         ("1e300", 86_400, 86_400),
     ],
+    ids=["seconds", "a date", "a date that is over", "a far date", "a large number"],
 )
 def test_a_retry_after_is_a_number_or_a_date(said: str, least: float, most: float) -> None:
     pause = clients.refusal("it", 503, "", {"retry-after": said}, settings()).retry_after

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shutil
 from pathlib import Path
@@ -96,6 +97,19 @@ def test_a_bright_lively_picture_is_never_slower_or_more_minor_than_a_dark_still
         assert [dark.mode, plain.mode, bright.mode] in (
             ["minor"] * 3, ["major"] * 3, ["minor", "minor", "major"], ["minor", "major", "major"],
         )  # fmt: skip
+
+
+def test_a_picture_is_heard_by_its_own_figures_and_not_by_the_words_that_stand_for_them() -> None:
+    texts = "A street; the mood is festive and majestic.", "A street; the mood is sombre and lonely."
+    for valence, arousal in itertools.product((-0.6, 0.6), repeat=2):
+        happy, sad = (DESCRIBER.describe(Caption(text=text, valence=valence, arousal=arousal), "pop") for text in texts)
+        assert happy.mode == sad.mode == ("major" if valence > 0 else "minor")
+        assert abs(happy.bpm - sad.bpm) < 0.2 * happy.bpm
+    slow, *_, fast = (
+        DESCRIBER.describe(Caption(text=texts[0], valence=0.5, arousal=arousal), "pop").bpm
+        for arousal in (-0.8, -0.4, 0, 0.4, 0.8)
+    )
+    assert fast > slow + 20
 
 
 @pytest.mark.parametrize("scene", ["a woman in a garden", "an empty street", "two men at a table"])

@@ -158,6 +158,12 @@ def test_a_second_run_hits_the_cache_and_another_picture_misses_it(photograph: P
     assert third.tasks == dict.fromkeys(ALL, "done")
     assert third.card.image_sha256 != first.card.image_sha256
 
+    first.save(tmp_path / "song")
+    (tmp_path / "song/track.mp3").write_bytes(b"of the first")
+    third.save(tmp_path / "song")
+    assert not (tmp_path / "song/track.mp3").exists()
+    assert TrackCard.from_json((tmp_path / "song/card.json").read_bytes()) == third.card
+
     longer = run(arguments(picture, settings, seconds=5), settings)
     assert longer.tasks == {"load-describer": "cached", "rework-caption": "cached", "play-and-store": "done"}
 

@@ -162,7 +162,7 @@ class SectionStyle(_Model):
 class Style(_Model):
     """A genre's file.
 
-    How it ends: its `final` chord may ``ring`` out, or all ``stop`` on it at once, where the bars leave no time to ring.
+    `ending`: its `final` chord may ``ring`` out, or all ``stop`` on it, where the bars leave no time to ring.
     """
 
     genre: str

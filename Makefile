@@ -25,7 +25,7 @@ keeping = ; status=$$?; $(if $(KEEP),$(BIN)/melodify notebooks keep "$(KEEP)" ||
 run: $(READY) ## the whole flow: dataset, tuning, pipeline, a song for a picture (IMAGE=photo.jpg)
 	@$(BIN)/melodify notebooks run $(if $(IMAGE),--image "$(IMAGE)")$(keeping)
 
-test: $(READY) ## all tests, on two cores (ARGS="tests/test_web_api.py -k upload" for some)
+test: $(READY) ## all tests, on two cores (ARGS="-k upload" for some, ARGS="-n0 --pdb" to look into one)
 	@$(BIN)/pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 lab: $(READY) ## JupyterLab on the notebooks

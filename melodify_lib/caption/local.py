@@ -78,8 +78,8 @@ def _sentence(look: Look, palette: tuple[str, ...], seen: content.Content, mood:
         "mood": mood[0],
         "other_mood": mood[1],
     }
-    # By the subject alone: a picture that is a little brighter is told in the same words, but for those of its light,
-    # and describers hear how a thing is said. hash() differs from process to process; a checksum does not.
+    # By the subject alone: describers hear how a thing is said, so a picture that is a little brighter is told in the
+    # same sentence, with other words for its light and mood. hash() differs by process; a checksum does not.
     pattern = words.SENTENCES[zlib.crc32(seen.noun.encode()) % len(words.SENTENCES)]
     text = re.sub(r"\(a\) (?=(\w))", _article, pattern.format(**slots))
     return text[0].upper() + text[1:]

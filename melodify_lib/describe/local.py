@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 SHIPPED = Path(__file__).parent / "model"
 
 WORDS_SHARE = 1 / 3
-"""Of the valence and arousal that the heads hear in the words, beside those of the picture where they are known.
+"""How much of what the heads hear of valence and arousal in a caption is added to the picture's own, if it is known.
 
 A captioner's mood words say its figures in steps: a picture that is a little brighter has the same words, or suddenly
 others. Palmer et al. (2013): major and faster music goes with lighter, yellower, more saturated pictures.
@@ -95,13 +95,11 @@ class LocalDescriber:
             for mood in card.moods
             if mood in MOODS and re.search(rf"(?<![\w-]){mood}(?![\w-])", caption.text.lower())
         ]
-        if caption.valence is not None and caption.arousal is not None:
-            felt = np.array([caption.valence, caption.arousal]) + WORDS_SHARE * words
-        elif said:  # a mood that is named outright counts twice as much as what the heads hear
-            felt = WORDS_SHARE * words + (1 - WORDS_SHARE) * np.mean([MOODS[mood] for mood in said], axis=0)
-        else:
-            felt = words
-        valence, arousal = np.clip(felt, -1, 1)
+        felt = words
+        if said:  # a mood that is named outright counts twice as much as what the heads hear
+            felt = (words + 2 * np.mean([MOODS[mood] for mood in said], axis=0)) / 3
+        own = np.array([caption.valence, caption.arousal], float)  # NaN where it is not known
+        valence, arousal = np.clip(np.where(np.isnan(own), felt, own + WORDS_SHARE * words), -1, 1)
         mode: Literal["major", "minor"] = "minor" if self.heads.odds_of_minor(row, valence) > 0 else "major"
         # Mood words and prose must not contradict the mode that was chosen.
         side = min(valence, 0.0) if mode == "minor" else max(valence, 0.0)

@@ -1,7 +1,7 @@
 """Form: which section every bar belongs to, so that the piece lasts as long as it is asked to.
 
-The music is counted back from its end: a final chord that rings out, before it as many whole bars
-as fit, one short bar if the tempo is so slow that a whole one would leave a hole.
+The music is counted back from its end: a final chord that rings out, or on which all stop, before it as many whole
+bars as fit, one short bar if the tempo is so slow that a whole one would leave a hole.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from melodify_lib.music.arranger.harmony import Chord, key_clarity, parse_chord,
 from melodify_lib.music.arranger.styles import Level, Mode, SectionStyle, Style
 
 RING_SECONDS = 2.3
-"""Least time for the final chord: long enough to be heard as the end, not as a cut."""
+"""Least time for a final chord that rings: long enough to be heard as the end, not as a cut."""
 _LONGEST_RING_SECONDS = 4.6
 _STOP_SECONDS = (0.9, 2.2)
 """Time from a last beat on which all stop: for the room to fall silent, and not so long that silence is waited for."""
@@ -48,6 +48,7 @@ class Bar:
     phrase_bars: int
     spans: tuple[Span, ...]
     is_final: bool = False
+    is_stop: bool = False
 
     @property
     def ends_phrase(self) -> bool:
@@ -73,9 +74,9 @@ def plan_form(
     ring = min(RING_SECONDS, 0.42 * seconds)
     beats = max(int((seconds - ring) / beat_seconds + 1e-6), 0)
     bars, extra = divmod(beats, style.beats_per_bar)
-    stopped = _bars_to_a_stop(style, beat_seconds, seconds) if style.ending == "stop" else 0
-    if stopped:
-        bars, extra = stopped, 0
+    until_stop = _bars_to_a_stop(style, beat_seconds, seconds) if style.ending == "stop" and not loop else 0
+    if until_stop:
+        bars, extra = until_stop, 0
     if loop:
         bars, extra = max(round(seconds / beat_seconds / style.beats_per_bar), 1), 0
     if bars and extra * beat_seconds + ring <= _LONGEST_RING_SECONDS:
@@ -104,14 +105,14 @@ def plan_form(
     ring_beats = max(int(np.ceil(seconds / beat_seconds - beat)), 1)
     final = (parse_chord(style.final[mode]),)
     last = _bar(style, kind, "end", len(sections) + 1, 0, 1, beat, ring_beats, final, shift)
-    form.append(replace(last, is_final=True))
+    form.append(replace(last, is_final=True, is_stop=until_stop > 0))
     return form
 
 
-def final_beats(style: Style, beat_seconds: float, left: float) -> float:
+def final_beats(final: Bar, beat_seconds: float, left: float) -> float:
     """How long the final chord is held of the `left` seconds; not to the end, so that its release can be heard."""
-    if style.ending == "stop" and left <= _STOP_SECONDS[1]:
-        return 0.5
+    if final.is_stop:
+        return min(max(0.5, 0.2 / beat_seconds), (left - 0.5) / beat_seconds)
     return max((left - 0.7) / beat_seconds, 0.25)
 
 

@@ -134,9 +134,10 @@ def play_drums(player: Player, piece: Piece, rng: np.random.Generator) -> list[N
         before = bar
     final = piece.bars[-1]
     velocity = velocity_of(player, final, piece, 1.05)
-    for drum, is_hit in {"kick": True, "snare": piece.style.ending == "stop", "crash": style.crash}.items():
-        if is_hit:
-            notes += _hit(player, drum, final.start, velocity)
+    played = {drum for grooves in style.grooves.values() for groove in grooves for drum in groove}
+    hits = {"kick": "kick" in played, "snare": final.is_stop and "snare" in played, "crash": style.crash}
+    for drum in (drum for drum, is_hit in hits.items() if is_hit):
+        notes += _hit(player, drum, final.start, velocity)
     return notes
 
 
@@ -389,7 +390,7 @@ def play_arpeggio(player: Player, piece: Piece, register: tuple[int, int], rng: 
             notes += [Note(bar.start + start, length * gate, pitch, velocity) for pitch in hands]
     final = piece.bars[-1]
     before = voice(final.spans[0].chord, piece.tonic, max(style.voices, 3), register, before, style.spread)
-    roll = 70 * piece.bpm / 60_000
+    roll = 0.0 if final.is_stop else 70 * piece.bpm / 60_000
     velocity = velocity_of(player, final, piece, 0.95)
     for index, pitch in enumerate(before):
         start = final.start + min(index * roll, 0.25 * piece.ring_beats)

@@ -289,7 +289,7 @@ def _echo(send: Audio, seconds: float) -> Audio:
 
 
 def _each_side(audio: Audio, chain: Callable[[], list[pedalboard.Plugin]]) -> Audio:
-    """Left and right at once through what knows no other side; each through a `chain` of its own."""
+    """Both channels at once, each through fresh plugins, as these have state; for effects that join no channels."""
     from pedalboard import Pedalboard  # type: ignore[attr-defined]
 
     with ThreadPoolExecutor(len(audio)) as pool:

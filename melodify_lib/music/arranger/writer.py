@@ -54,7 +54,7 @@ def write_score(description: MusicDescription, seconds: float, seed: int, *, loo
         # Whole blocks of the synthesiser: what begins together once begins together each time.
         blocks = round(bars[-1].start * beat_seconds * SAMPLE_RATE / BLOCK)
         seconds = blocks * BLOCK / SAMPLE_RATE
-    ring_beats = final_beats(style, beat_seconds, seconds - bars[-1].start * beat_seconds)
+    ring_beats = final_beats(bars[-1], beat_seconds, seconds - bars[-1].start * beat_seconds)
     piece = Piece(
         style, tuple(bars), description.tonic, description.mode, description.bpm, expression, ring_beats, dice
     )
@@ -109,6 +109,8 @@ def _purpose(player: Player) -> str:
 
 def _perform(player: Player, notes: list[Note], piece: Piece, end: float, loop: bool) -> Part:
     style, instrument = player.style, player.instrument
+    if loop:  # the final chord stands after its end, and would slip in by a few milliseconds of a player's timing
+        notes = [note for note in notes if note.start < end - 1e-6]
     held_over = (style.release + instrument.release) * piece.bpm / 60
     performed = humanize(
         notes, held_over, piece.style.feel, style.late_ms, piece.bpm, end, math.inf if loop else end,

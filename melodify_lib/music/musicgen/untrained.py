@@ -80,8 +80,8 @@ def write_untrained(folder: Path, shape: str = "tiny", *, channels: int = 1, see
 def _tokenizer() -> Any:
     """A Unigram tokenizer of T5's form: ``<pad>`` is 0, ``</s>`` is 1 and ends each prompt.
 
-    Its pieces are the words of `WORDS`, and letters for all others. The trainer of `tokenizers` would give other pieces
-    each time.
+    Its pieces are the words of `WORDS` as they stand there, and letters for all others. The trainer of `tokenizers`
+    would give other pieces each time.
     """
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
 

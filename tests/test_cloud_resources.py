@@ -95,7 +95,7 @@ def test_what_cannot_be_deleted_is_left_and_said_and_the_rest_goes(gcp: Cloud) -
 
 def test_a_job_that_runs_is_cancelled_and_deleted_once_it_has_ended(gcp: Cloud, photograph: Path) -> None:
     settings = Settings.load(captioner="local", describer="local")
-    vertex.submit(music_pipeline(), arguments(photograph, settings, seconds=4), settings)
+    vertex.submit(music_pipeline(), arguments(photograph, settings, seconds=300), settings)  # not done too soon
     assert [one.dollars_an_hour for one in resources.find(settings)] == [None]
     shown = _melodify("cloud", "list").stdout
     assert "unknown" in shown and "$0.000 and what is unknown an hour" in shown

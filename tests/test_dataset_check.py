@@ -204,7 +204,7 @@ def test_the_same_caption_twice_is_named_with_its_first_line(tmp_path: Path) -> 
 def test_an_unbalanced_file_names_the_genres(tmp_path: Path) -> None:
     path = tmp_path / "file.jsonl"
     path.write_text("\n".join(line for line in GOOD if '\\"genre\\":\\"jazz\\"' not in line), encoding="utf-8")
-    [problem] = dataset.check(path, alike=False)
+    [problem] = dataset.check(path)
     assert (problem.line, problem.field) == (0, "genre") and "jazz" in problem.what
 
 

@@ -141,11 +141,8 @@ def test_float32_goes_on_from_audio_as_transformers_does(
     np.testing.assert_array_equal(ours, theirs)
 
 
-LOGIT_BOUNDS = {"float16": (1e-3, 0.99), "int8": (0.05, 0.85)}
-"""Relative rms error of logits at most, and how often the likeliest code after guidance is the same.
-
-Of 256 codes of random weights, which are closer to each other than those of trained ones, int8 had .88 to .93.
-"""
+LOGIT_BOUNDS = {"float16": (1e-3, 0.99), "int8": (0.05, 0.90)}
+"""Relative rms error of logits at most, and how often the likeliest code after guidance is the same."""
 
 
 def logits_of(backend: Backend, columns: Any) -> Any:
@@ -158,7 +155,9 @@ def logits_of(backend: Backend, columns: Any) -> Any:
 @pytest.mark.parametrize("precision", LOGIT_BOUNDS)
 def test_lower_precisions_stay_within_their_bounds(checkpoint: Checkpoint, precision: str) -> None:
     shape = checkpoint.architecture
-    columns = np.random.default_rng(0).integers(0, shape.vocabulary, (64, shape.codebooks))
+    columns = np.random.default_rng(0).integers(
+        0, shape.vocabulary, (400, shape.codebooks)
+    )  # of 64, int8 has .88 to .97
     exact, rounded = (logits_of(backend_of(checkpoint, name), columns) for name in ("float32", precision))
     check_bounds(exact, rounded, precision)
 

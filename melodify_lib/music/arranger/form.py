@@ -71,16 +71,7 @@ def plan_form(
     A loop's bars are whole and come nearest to `seconds`; the final chord stands after its end.
     """
     beat_seconds = 60.0 / bpm
-    ring = min(RING_SECONDS, 0.42 * seconds)
-    beats = max(int((seconds - ring) / beat_seconds + 1e-6), 0)
-    bars, extra = divmod(beats, style.beats_per_bar)
-    until_stop = _bars_to_a_stop(style, beat_seconds, seconds) if style.ending == "stop" and not loop else 0
-    if until_stop:
-        bars, extra = until_stop, 0
-    if loop:
-        bars, extra = max(round(seconds / beat_seconds / style.beats_per_bar), 1), 0
-    if bars and extra * beat_seconds + ring <= _LONGEST_RING_SECONDS:
-        extra = 0  # the final chord may as well ring a little longer
+    bars, extra, is_stop = _counted(style, beat_seconds, seconds, loop)
     sections = _choose_sections(style, bars, rng, loop)
     progressions = _progressions(style, mode, sections, rng)
     shift = _kept_apart([style.sections[name].energy for name, _ in sections], shift)
@@ -105,7 +96,7 @@ def plan_form(
     ring_beats = max(int(np.ceil(seconds / beat_seconds - beat)), 1)
     final = (parse_chord(style.final[mode]),)
     last = _bar(style, kind, "end", len(sections) + 1, 0, 1, beat, ring_beats, final, shift)
-    form.append(replace(last, is_final=True, is_stop=until_stop > 0))
+    form.append(replace(last, is_final=True, is_stop=is_stop))
     return form
 
 
@@ -116,11 +107,20 @@ def final_beats(final: Bar, beat_seconds: float, left: float) -> float:
     return max((left - 0.7) / beat_seconds, 0.25)
 
 
-def _bars_to_a_stop(style: Style, beat_seconds: float, seconds: float) -> int:
-    """How many whole bars a piece has that stops on its last beat; 0 where what is over would have to ring."""
-    shortest, longest = _STOP_SECONDS
-    bars = int((seconds - shortest) / beat_seconds / style.beats_per_bar + 1e-6)
-    return bars if seconds - bars * style.beats_per_bar * beat_seconds <= longest else 0
+def _counted(style: Style, beat_seconds: float, seconds: float, loop: bool) -> tuple[int, int, bool]:
+    """The whole bars before the final chord, the beats of a short one after them, and whether all stop then."""
+    if loop:
+        return max(round(seconds / beat_seconds / style.beats_per_bar), 1), 0, False
+    if style.ending == "stop":
+        shortest, longest = _STOP_SECONDS
+        bars = int((seconds - shortest) / beat_seconds / style.beats_per_bar + 1e-6)
+        if bars and seconds - bars * style.beats_per_bar * beat_seconds <= longest:
+            return bars, 0, True
+    ring = min(RING_SECONDS, 0.42 * seconds)
+    bars, extra = divmod(max(int((seconds - ring) / beat_seconds + 1e-6), 0), style.beats_per_bar)
+    if bars and extra * beat_seconds + ring <= _LONGEST_RING_SECONDS:
+        extra = 0  # the final chord may as well ring a little longer
+    return bars, extra, False
 
 
 def _short_bar(style: Style, mode: Mode, beats: int, is_all: bool, rng: np.random.Generator) -> tuple[Chord, ...]:

@@ -33,7 +33,7 @@ def humanize(
         start = swing(note.start, feel) + late + drift + float(rng.normal(0, spread / 5))
         end = swing(note.start + note.duration, feel) + late + drift + held_over
         start = max(start, 0.0)
-        if start >= last_start:
+        if max(start, note.start) >= last_start:  # what is written after the end is not played a little before it
             continue
         velocity = note.velocity + float(rng.normal(0, feel.velocity))
         performed.append(

@@ -135,8 +135,8 @@ def play_drums(player: Player, piece: Piece, rng: np.random.Generator) -> list[N
     final = piece.bars[-1]
     velocity = velocity_of(player, final, piece, 1.05)
     played = {drum for grooves in style.grooves.values() for groove in grooves for drum in groove}
-    hits = {"kick": "kick" in played, "snare": final.is_stop and "snare" in played, "crash": style.crash}
-    for drum in (drum for drum, is_hit in hits.items() if is_hit):
+    last = played & ({"kick", "snare"} if final.is_stop else {"kick"}) | ({"crash"} if style.crash else set())
+    for drum in sorted(last):
         notes += _hit(player, drum, final.start, velocity)
     return notes
 

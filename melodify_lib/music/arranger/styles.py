@@ -24,7 +24,6 @@ from melodify_lib.tables import read_yaml
 FOLDER = Path(__file__).parent / "styles"
 
 Level = Literal["low", "mid", "high"]
-Ending = Literal["ring", "stop"]
 Mode = Literal["major", "minor"]
 Plays = Literal["drums", "bass", "chords", "arpeggio", "sustain", "melody", "counter", "answer"]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -174,7 +173,7 @@ class Style(_Model):
     progressions: dict[str, PerMode[Some[str]]]
     cadence: PerMode[Some[str]]
     final: PerMode[str] = {"major": "I", "minor": "i"}
-    ending: Ending = "ring"
+    ending: Literal["ring", "stop"] = "ring"
     sections: dict[str, SectionStyle]
     plans: Some[str]
     parts: dict[str, PartStyle]

@@ -109,8 +109,6 @@ def _purpose(player: Player) -> str:
 
 def _perform(player: Player, notes: list[Note], piece: Piece, end: float, loop: bool) -> Part:
     style, instrument = player.style, player.instrument
-    if loop:  # the final chord stands after its end, and would slip in by a few milliseconds of a player's timing
-        notes = [note for note in notes if note.start < end - 1e-6]
     held_over = (style.release + instrument.release) * piece.bpm / 60
     performed = humanize(
         notes, held_over, piece.style.feel, style.late_ms, piece.bpm, end, math.inf if loop else end,

@@ -89,7 +89,7 @@ def _tokenizer() -> Any:
     words = dict.fromkeys(f"▁{word}" for word in WORDS.split())
     pieces = [(pad, 0.0), (end, 0.0), (unknown, 0.0), *((word, -4.0) for word in words)]
     pieces += [(letter, -8.0) for letter in "▁" + string.ascii_letters + string.digits + string.punctuation]
-    tokenizer = Tokenizer(models.Unigram(pieces, unk_id=2, byte_fallback=False))
+    tokenizer = Tokenizer(models.Unigram(pieces, unk_id=2))
     tokenizer.add_special_tokens([pad, end, unknown])
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.post_processor = processors.TemplateProcessing(single=f"$A {end}", special_tokens=[(end, 1)])
